@@ -1,0 +1,107 @@
+"""What a text-to-speech model must offer so that any strategy can adapt it."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor, nn
+
+from ttsadapt.data.utterance import Utterance
+from ttsadapt.heads import Heads
+
+Batch = dict[str, Any]
+"""Tensors of B padded utterances. Every batch has "ids" (list of B str), "speaker" (B, E) float, "origin" (B,) long (0 target, 1 source)."""
+
+TARGET, SOURCE = 0, 1
+
+
+@dataclass(frozen=True)
+class Request:
+    """Something to be spoken."""
+
+    id: str
+    phones: tuple[str, ...]
+    """symbols as in `Phone.symbol`, without times"""
+    speaker: Tensor
+    """(E,) the conditioning vector of the voice"""
+    emotion: str = "neutral"
+    language: str = "en-us"
+    seed: int = 0
+
+
+class Frontend(ABC):
+    """Utterance -> CPU tensors -> batch. Picklable. Everything learnt from data (tables, statistics, codecs) is its state."""
+
+    @abstractmethod
+    def fit(self, utterances: Sequence[Utterance]) -> None:
+        """Learn symbol tables, statistics, codebooks from the pretraining data, with a progress bar when it takes long."""
+
+    @abstractmethod
+    def state(self) -> dict[str, Any]:
+        """Plain containers and tensors only (it is saved beside the weights and read with weights_only=True)."""
+
+    @abstractmethod
+    def restore(self, state: dict[str, Any]) -> None: ...
+
+    @abstractmethod
+    def __call__(self, utterance: Utterance) -> dict[str, Tensor]:
+        """Features of one utterance. Raises DataError in one line when it cannot be used (no alignment, silence ...)."""
+
+    @abstractmethod
+    def lengths(self, features: dict[str, Tensor]) -> dict[str, int]:
+        """Supervised positions by unit, such as {"frames": 120, "phones": 31}. "frames" is always there: rehearsal and speed count it."""
+
+    @abstractmethod
+    def collate(self, items: Sequence[dict[str, Tensor]]) -> Batch:
+        """Pad B utterances into a batch. Randomness that a teacher must share is drawn here. The caller adds ids, origin, totals."""
+
+    @abstractmethod
+    def request(self, utterance: Utterance) -> Request:
+        """Ask for the utterance's text in its voice and emotion, without looking at its recording."""
+
+
+class Backbone(nn.Module, ABC):
+    """A model. `frontend` is given to the constructor (it may still be unfitted: then `build` is called after `fit`)."""
+
+    adaptable: ClassVar[tuple[str, ...]] = ()
+    """globs over names of the linear and convolution layers that an adapter may take the place of"""
+    components: ClassVar[dict[str, tuple[str, ...]]] = {}
+    """named groups of parameters (globs), for freezing and learning rates"""
+
+    frontend: Frontend
+    sample_rate: int
+
+    @property
+    @abstractmethod
+    def blocks(self) -> dict[str, dict[str, nn.Module]]:
+        """Groups of blocks of one rate and width, from input to output: {"decoder": {"0": ...}}. A block returns (B, T, C) or a tuple that starts with it."""
+
+    @property
+    def peft_root(self) -> nn.Module:
+        """The module that LoRA is saved against: the inner transformers model where there is one, else the backbone."""
+        return self
+
+    @abstractmethod
+    def forward(self, batch: Batch) -> Heads:
+        """Teacher-forced prediction at supervised positions only."""
+
+    @abstractmethod
+    def synthesize(self, requests: Sequence[Request], progress: Callable[[int], None] | None = None) -> list[Tensor]:
+        """Waveforms (samples,) in [-1, 1] at `sample_rate`. Eval mode and inference mode are the method's own business.
+
+        The same request gives the same samples whatever else is in the list (each carries its seed). `progress(n)` after n more.
+        """
+
+    @abstractmethod
+    def resynthesize(self, audio: Tensor) -> Tensor:
+        """(samples,) -> (samples,) through the codec or vocoder alone: the ceiling of what this backbone can sound like."""
+
+    @abstractmethod
+    def block_mask(self, batch: Batch, group: str) -> Tensor:
+        """(B, T) bool: which positions of a block's output carry speech (layer analysis pools only these)."""
+
+
+def to_device(batch: Batch, device: torch.device) -> Batch:
+    return {k: v.to(device, non_blocking=True) if isinstance(v, Tensor) else v for k, v in batch.items()}

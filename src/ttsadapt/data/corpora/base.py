@@ -1,0 +1,20 @@
+"""A corpus: how recordings come to lie on disk, in named sets and splits."""
+
+from abc import ABC, abstractmethod
+from pathlib import Path
+
+SETS = ("source", "target", "ood", "unseen")
+"""what must not be forgotten; what is learnt; other texts and languages; source voices that are held out entirely"""
+SPLITS = ("train", "valid", "test")
+
+
+class Corpus(ABC):
+    """Subclasses take plain values in `__init__` and keep them; nothing heavy happens before `prepare`."""
+
+    @abstractmethod
+    def fingerprint(self) -> str:
+        """Changes whenever what `prepare` would write changes: a hash of the settings, or of the contents of an input folder."""
+
+    @abstractmethod
+    def prepare(self, folder: Path) -> None:
+        """Write `<set>.<split>.jsonl.gz` (through `manifest.write`) and audio below `folder`, with a progress bar."""

@@ -1,0 +1,97 @@
+"""Features of a set of utterances, computed once, read from a memory-mapped file ever after."""
+
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from safetensors import safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+from tqdm import tqdm
+
+from ttsadapt.artifacts import Artifact
+from ttsadapt.backbones.base import Batch, Frontend
+from ttsadapt.data.utterance import Utterance
+from ttsadapt.errors import DataError
+from ttsadapt.files import read_json, write_json
+
+
+class Features(Artifact):
+    """`features.safetensors` ("<id>/<name>") and `lengths.json` ({id: {unit: n}}) of one set under one frontend."""
+
+    def __init__(self, folder: Path, frontend: Frontend, utterances: Sequence[Utterance], title: str) -> None:
+        self.folder, self.frontend, self.utterances, self.title = folder, frontend, utterances, title
+
+    def build(self, folder: Path) -> None:
+        tensors: dict[str, Tensor] = {}
+        lengths: dict[str, dict[str, int]] = {}
+        for utterance in tqdm(self.utterances, f"features of {self.title}", unit="utt", leave=False):
+            features = self.frontend(utterance)
+            lengths[utterance.id] = self.frontend.lengths(features)
+            tensors |= {f"{utterance.id}/{name}": value.contiguous() for name, value in features.items()}
+        save_file(tensors, folder / "features.safetensors")
+        write_json(folder / "lengths.json", lengths)
+
+
+class FeatureSet(Sequence[dict[str, Tensor]]):
+    """The utterances of one set with their features; opens its file lazily, so it can be sent to worker processes."""
+
+    def __init__(self, folder: Path, frontend: Frontend, utterances: Sequence[Utterance], origin: int) -> None:
+        self.folder, self.frontend, self.origin = folder, frontend, origin
+        self.utterances = {u.id: u for u in utterances}
+        self.lengths: dict[str, dict[str, int]] = read_json(folder / "lengths.json")
+        self.ids = list(self.utterances)
+        self._file = None
+        self._names: dict[str, list[str]] = {}
+
+    def __getstate__(self) -> dict:
+        return self.__dict__ | {"_file": None, "_names": {}}
+
+    def __len__(self) -> int:
+        return len(self.ids)
+
+    def __getitem__(self, key: str | int) -> dict[str, Tensor]:  # type: ignore[override]
+        utterance = self.ids[key] if isinstance(key, int) else key
+        if self._file is None:
+            self._file = safe_open(self.folder / "features.safetensors", framework="pt")
+            for name in self._file.keys():  # noqa: SIM118 (not a mapping)
+                self._names.setdefault(name.rpartition("/")[0], []).append(name)
+        if utterance not in self._names:
+            raise DataError(f"{utterance!r} is not in {self.folder}")
+        return {n.rpartition("/")[2]: self._file.get_tensor(n) for n in self._names[utterance]}
+
+    def collate(self, ids: Sequence[str]) -> Batch:
+        """A batch of these utterances with ids, origin and the totals of supervised positions by unit."""
+        return collate(self.frontend, [(self, i) for i in ids])
+
+    def batches(self, frames: int, generator: torch.Generator | None = None) -> Iterator[Batch]:
+        """All utterances in batches of at most `frames` frames (padding counted), similar lengths together.
+
+        With a generator the batches come in random order.
+        """
+        groups: list[list[str]] = [[]]
+        for i in sorted(self.ids, key=lambda i: (self.lengths[i]["frames"], i)):
+            if groups[-1] and (len(groups[-1]) + 1) * self.lengths[i]["frames"] > frames:
+                groups.append([])
+            groups[-1].append(i)
+        order = torch.randperm(len(groups), generator=generator).tolist() if generator else range(len(groups))
+        for k in order:
+            if groups[k]:
+                yield self.collate(groups[k])
+
+
+def collate(frontend: Frontend, picked: Sequence[tuple[FeatureSet, str]]) -> Batch:
+    batch = frontend.collate([source[i] for source, i in picked])
+    batch["ids"] = [i for _, i in picked]
+    batch["origin"] = torch.tensor([source.origin for source, _ in picked])
+    batch["totals"] = totals([(source.origin, source.lengths[i]) for source, i in picked])
+    return batch
+
+
+def totals(rows: Sequence[tuple[int, dict[str, int]]]) -> dict[str, list[int]]:
+    """Supervised positions by unit and origin: {"frames": [of the target, of the source]}."""
+    counts: dict[str, list[int]] = {}
+    for origin, lengths in rows:
+        for unit, n in lengths.items():
+            counts.setdefault(unit, [0, 0])[origin] += n
+    return counts

@@ -1,0 +1,33 @@
+"""One recording with what is known about it: what frontends and metrics see."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import NamedTuple
+
+
+class Phone(NamedTuple):
+    """A phone and where it lies."""
+
+    symbol: str
+    """IPA with stress marks, or "_" for a pause"""
+    start: float
+    """seconds"""
+    end: float
+    """seconds"""
+
+
+@dataclass(frozen=True)
+class Utterance:
+    """A recording; the manifest on disk is a lhotse CutSet (`ttsadapt.data.manifest`)."""
+
+    id: str
+    audio: Path
+    text: str
+    speaker: str
+    emotion: str = "neutral"
+    language: str = "en-us"
+    """an espeak-ng voice name: "en-us", "en", "de" ..."""
+    duration: float = 0.0
+    """seconds"""
+    phones: tuple[Phone, ...] = field(default=(), repr=False)
+    """they tile the recording from 0 to `duration`; empty when no alignment is known"""

@@ -45,6 +45,9 @@ class Frontend(ABC):
     @abstractmethod
     def restore(self, state: dict[str, Any]) -> None: ...
 
+    def enroll(self, utterances: Sequence[Utterance]) -> None:
+        """Learn further voices from their training recordings; a frontend without voice conditioning has nothing to do."""
+
     @abstractmethod
     def __call__(self, utterance: Utterance) -> dict[str, Tensor]:
         """Features of one utterance. Raises DataError in one line when it cannot be used (no alignment, silence ...)."""
@@ -101,6 +104,14 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def block_mask(self, batch: Batch, group: str) -> Tensor:
         """(B, T) bool: which positions of a block's output carry speech (layer analysis pools only these)."""
+
+
+def supervised(batch: Batch, unit: str, origins: Sequence[int] = (TARGET, SOURCE)) -> float:
+    """What a sum over this batch's positions is divided by: the positions of the whole optimiser step with these origins.
+
+    A step's gradient is the mean over ranks and accumulated batches, so each of them divides by its share of the total.
+    """
+    return max(sum(batch["totals"][unit][origin] for origin in origins) * batch.get("share", 1.0), 1e-9)
 
 
 def to_device(batch: Batch, device: torch.device) -> Batch:

@@ -1,0 +1,1 @@
+"""Tables, plots and the page of a study; reads the files that runs leave behind, never a model."""

@@ -1,0 +1,3 @@
+from ttsadapt.cli import main
+
+main()

@@ -1,0 +1,138 @@
+"""How much each weight matters for what a model predicts: the diagonal of its Fisher information.
+
+F_i = E_x E_{y ~ p(.|x)} [(d log p(y|x) / d theta_i)^2] at the given weights: texts and prefixes come from the data, what is
+predicted is drawn from the model itself (the true Fisher; with the data's own targets it would vanish as a model fits them).
+Given its prefix every drawn score has mean zero, so the cross terms of the square of a *batch's* summed gradient vanish in
+expectation: one backward pass a batch is unbiased (the Gauss-Newton-Bartlett estimator of Liu et al. 2023, section 2.3).
+
+Unit: nats per position. Heads are weighed as in the task loss: sum_h w_h F_h / N_h over sum_h w_h, with w_h the head's
+weight, F_h its information summed over its N_h positions. Since F is a square, a head's score enters by sqrt(w_h / N_h); N_h
+is read off each batch, and batches count by their size. For small changes d, 1/2 sum_i F_i d_i^2 is about the same mean of
+KL(before || after). Continuous heads: the information of the stated likelihood, proportional to 1 / sigma^2.
+"""
+
+import copy
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import torch
+from filelock import FileLock
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from ttsadapt.adapters import base_parameters
+from ttsadapt.backbones.base import Backbone, Batch, to_device
+from ttsadapt.data.features import FeatureSet
+from ttsadapt.errors import DataError, UserError
+from ttsadapt.files import replacing
+from ttsadapt.heads import Heads
+
+
+def fisher(backbone: Backbone, batches: Iterable[Batch], generator: torch.Generator) -> dict[str, Tensor]:
+    """float32 tensors of the shape of each parameter, by original name; the backbone is left as it was found."""
+    weights = {n: p for n, p in base_parameters(backbone).items() if p.is_floating_point()}
+    device = next(iter(weights.values())).device
+    generator = _beside(device, generator)
+    with measured(backbone):
+        total = [torch.zeros_like(p) for p in weights.values()]
+        mass = 0.0
+        for batch in tqdm(batches, "Fisher information", unit="batch", leave=False):
+            score, size = drawn_score(backbone(to_device(batch, device)), generator)
+            if size > 0:
+                gradients = torch.autograd.grad(score, list(weights.values()), allow_unused=True)
+                _add_squares(total, gradients)
+                mass += size
+    if mass == 0:
+        raise DataError("Fisher information: the source utterances hold no supervised position: give more, or other, source data")
+    return _checked({n: t / mass for n, t in zip(weights, total)})
+
+
+def drawn_score(heads: Heads, generator: torch.Generator) -> tuple[Tensor, float]:
+    """log p of targets drawn from the model, summed over heads and positions, and what its squared gradient is divided by."""
+    heads = {n: h for n, h in heads.items() if h.count and h.weight > 0}
+    size = max((h.count for h in heads.values()), default=0)
+    score = sum((h.weight * size / h.count) ** 0.5 * h.sampled(generator).log_likelihood_per_position().sum() for h in heads.values())
+    return torch.as_tensor(score), size * sum(h.weight for h in heads.values())
+
+
+@contextmanager
+def resting(backbone: nn.Module) -> Iterator[None]:
+    """Eval mode; every module's mode is as before when the block ends."""
+    modes = {m: m.training for m in backbone.modules()}
+    for module in modes:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
+
+
+@contextmanager
+def measured(backbone: nn.Module) -> Iterator[None]:
+    """Eval mode, float32, every weight differentiable; modes, dtypes and requires_grad are as before when the block ends."""
+    weights = [(p, p.requires_grad, p.data) for p in backbone.parameters() if p.is_floating_point()]
+    device = weights[0][0].device.type
+    for parameter, _, data in weights:
+        parameter.data = data.float()
+        parameter.requires_grad_(True)
+    try:
+        # cuDNN's recurrent layers have no backward pass in eval mode
+        with resting(backbone), torch.enable_grad(), torch.autocast(device, enabled=False), torch.backends.cudnn.flags(enabled=False):
+            yield
+    finally:
+        for parameter, needed, data in weights:
+            parameter.data = data
+            parameter.requires_grad_(needed)
+
+
+def drawn(features: FeatureSet, utterances: int, generator: torch.Generator) -> FeatureSet:
+    """At most so many of the utterances, at random."""
+    keep = torch.randperm(len(features.ids), generator=generator)[:utterances].sort().values.tolist()
+    part = copy.copy(features)
+    part.ids = [features.ids[i] for i in keep]
+    part.utterances = {i: features.utterances[i] for i in part.ids}
+    return part
+
+
+def store(path: Path, estimate: Callable[[], dict[str, Tensor]]) -> None:
+    """Write the estimate to `path` (safetensors) unless it is there; of several processes one estimates, the others wait."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with FileLock(path.with_name(f".{path.name}.lock")):
+        if not path.exists():
+            with replacing(path) as temporary:
+                save_file({n: t.cpu().contiguous() for n, t in estimate().items()}, temporary)
+
+
+def read(path: Path, names: Sequence[str]) -> dict[str, Tensor]:
+    """Those of `names` that the file holds."""
+    try:
+        with safe_open(path, framework="pt") as file:
+            held = set(file.keys())
+            return {n: file.get_tensor(n) for n in names if n in held}
+    except SafetensorError as error:
+        raise UserError(f"{path} is not a readable safetensors file ({error}): delete it and run the command again") from error
+
+
+def _beside(device: torch.device, generator: torch.Generator) -> torch.Generator:
+    """A generator on the device: the given one, or one seeded by it."""
+    if generator.device.type == device.type:
+        return generator
+    seed = int(torch.randint(2**62, (1,), generator=generator))
+    return torch.Generator(device).manual_seed(seed)
+
+
+@torch.no_grad()
+def _add_squares(total: list[Tensor], gradients: Sequence[Tensor | None]) -> None:
+    used = [(t, g) for t, g in zip(total, gradients) if g is not None]
+    torch._foreach_addcmul_([t for t, _ in used], [g for _, g in used], [g for _, g in used])
+
+
+def _checked(information: dict[str, Tensor]) -> dict[str, Tensor]:
+    for name, value in information.items():
+        if not value.isfinite().all():
+            raise UserError(f"Fisher information of {name} is not finite: the base model predicts NaN or infinite values on source data")
+    return information

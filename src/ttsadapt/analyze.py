@@ -1,0 +1,17 @@
+"""`ttsadapt analyze`: ranks the blocks of the base model by speaker and emotion."""
+
+from omegaconf import DictConfig
+
+from ttsadapt.config.app import command
+
+
+def job(cfg: DictConfig) -> None:
+    from ttsadapt.run import analyze
+
+    return analyze(cfg)
+
+
+main = command("analyze", job)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,165 @@
+"""From a composed config to objects: corpus, frontend, backbone, features, strategies, learner."""
+
+import hashlib
+import inspect
+import subprocess
+import sys
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from safetensors.torch import load_file
+
+from ttsadapt.artifacts import Artifact, ensure
+from ttsadapt.backbones.base import SOURCE, TARGET, Backbone, Frontend
+from ttsadapt.config.base import base_config
+from ttsadapt.config.identity import run_folder, status
+from ttsadapt.data.features import Features, FeatureSet
+from ttsadapt.data.prepare import PreparedCorpus
+from ttsadapt.data.utterance import Utterance
+from ttsadapt.errors import CheckpointError, ConfigError, DataError, UserError
+from ttsadapt.files import content_hash, digest, write_text
+
+
+class Run(Artifact):
+    """A run as something that others need: made by a process of its own when it is not there."""
+
+    def __init__(self, cfg: DictConfig, first: tuple[Artifact, ...] = ()) -> None:
+        self.cfg, self.folder, self.first = cfg, run_folder(cfg), first
+
+    @property
+    def done(self) -> bool:
+        return status(self.folder) == "finished"
+
+    def needs(self) -> tuple[Artifact, ...]:
+        return self.first
+
+    def produce(self) -> None:
+        config = self.folder / "config.yaml"
+        write_text(config, OmegaConf.to_yaml(self.cfg, resolve=True))
+        if subprocess.run([sys.executable, "-m", "ttsadapt.job", str(config)]).returncode:
+            raise UserError(f"the run {self.folder} that this one needs has failed: its message is above")
+
+    def build(self, folder: Path) -> None:
+        raise AssertionError("a run fills its own folder")
+
+
+class FittedFrontend(Artifact):
+    """What a frontend learns from the pretraining data: tables, statistics, codebooks."""
+
+    def __init__(self, cfg: DictConfig, corpus: PreparedCorpus, cache: Path) -> None:
+        self.cfg, self.corpus = cfg, corpus
+        node = OmegaConf.to_container(cfg.backbone.frontend, resolve=True)
+        code = _sources(instantiate(cfg.backbone.frontend))
+        self.folder = cache / "frontends" / digest([node, corpus.folder.name, code])
+
+    def needs(self) -> tuple[Artifact, ...]:
+        return (self.corpus,)
+
+    def build(self, folder: Path) -> None:
+        frontend = instantiate(self.cfg.backbone.frontend)
+        frontend.fit(self.corpus.utterances("source.train"))
+        torch.save(frontend.state(), folder / "frontend.pt")
+
+
+def _sources(frontend: Frontend) -> str:
+    """Hash of the code that makes features: changed code is another cache."""
+    modules = {inspect.getmodule(kind) for kind in type(frontend).__mro__} | set(map(sys.modules.get, _imports(type(frontend).__module__)))
+    return digest([inspect.getsource(m) for m in sorted((m for m in modules if m and m.__name__.startswith("ttsadapt.")), key=str)])
+
+
+def _imports(name: str) -> set[str]:
+    """Names of the ttsadapt modules that a module takes things from: codecs, phones, voices."""
+    return {
+        getattr(value, "__module__", "") for value in vars(sys.modules[name]).values() if inspect.isclass(value) or inspect.isfunction(value)
+    }
+
+
+def restore(path: Path) -> dict[str, Any]:
+    """A file of plain containers and tensors."""
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError as error:
+        raise CheckpointError(f"{path} is missing: the run was not finished or its folder was moved") from error
+    except Exception as error:  # torch raises RuntimeError, UnpicklingError, EOFError ... for foreign bytes
+        raise CheckpointError(f"{path} is corrupt or was not written by ttsadapt: delete the folder and run again") from error
+
+
+@dataclass
+class Base:
+    """A pretrained model and where it comes from."""
+
+    frontend: Frontend
+    backbone: Backbone
+    hash: str
+    """of its weights; empty when training starts from scratch"""
+
+
+class Assembly:
+    """Everything one run is made of, each part built when it is first asked for."""
+
+    def __init__(self, cfg: DictConfig) -> None:
+        self.cfg, self.cache = cfg, Path(cfg.paths.cache)
+        self.corpus = PreparedCorpus(instantiate(cfg.data), self.cache)
+        self.base_cfg = base_config(cfg)
+
+    def needs(self) -> tuple[Artifact, ...]:
+        """What must exist before training can start."""
+        if self.base_cfg is None:
+            return (self.corpus, FittedFrontend(self.cfg, self.corpus, self.cache))
+        return (self.corpus, Run(self.base_cfg, first=(self.corpus,)))
+
+    @cached_property
+    def base(self) -> Base:
+        place = FittedFrontend(self.cfg, self.corpus, self.cache).folder if self.base_cfg is None else run_folder(self.base_cfg) / "checkpoints"
+        frontend: Frontend = instantiate(self.cfg.backbone.frontend)
+        frontend.restore(restore(place / "frontend.pt"))
+        frontend.enroll([u for name in self.corpus.names() if name.endswith(".train") for u in self.corpus.utterances(name)])
+        torch.manual_seed(self.cfg.seed)
+        node = {k: v for k, v in self.cfg.backbone.items() if k != "frontend"}
+        backbone: Backbone = instantiate(node, frontend=frontend)
+        if self.base_cfg is None:
+            return Base(frontend, backbone, "")
+        weights = place / "model.safetensors"
+        try:
+            backbone.load_state_dict(load_file(weights))
+        except (RuntimeError, OSError, ValueError) as error:
+            raise CheckpointError(f"{weights} does not fit {type(backbone).__name__} as configured ({str(error).splitlines()[-1].strip()})") from error
+        return Base(frontend, backbone, content_hash(weights))
+
+    def utterances(self, name: str) -> list[Utterance]:
+        """Of a set and split such as "target.test"; DataError when the data has none."""
+        if name not in self.corpus.names():
+            raise DataError(f"data={self.cfg.data._target_.rpartition('.')[2]} has no {name}: it has {', '.join(self.corpus.names())}")
+        return self.corpus.utterances(name)
+
+    def features(self, *names: str) -> list[FeatureSet]:
+        """Features of sets and splits, computed where they are not cached."""
+        frontend = self.base.frontend
+        state = digest([_state_key(frontend.state()), self.corpus.folder.name, _sources(frontend)])
+        artifacts = [Features(self.cache / "features" / f"{state}-{name}", frontend, self.utterances(name), name) for name in names]
+        ensure(*artifacts)
+        return [FeatureSet(a.folder, frontend, a.utterances, SOURCE if n.startswith("source") else TARGET) for a, n in zip(artifacts, names)]
+
+    @property
+    def learnt(self) -> str:
+        """The set that this run learns."""
+        if self.cfg.train_on not in ("target", "source"):
+            raise ConfigError(f"train_on={self.cfg.train_on}: target (adaptation) or source (pretraining)")
+        return self.cfg.train_on
+
+
+def _state_key(value: Any) -> Any:
+    """A frontend's state as something `digest` can take."""
+    if isinstance(value, torch.Tensor):
+        return hashlib.blake2b(value.contiguous().numpy().tobytes()).hexdigest()
+    if isinstance(value, dict):
+        return {str(k): _state_key(v) for k, v in value.items()}
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return [_state_key(v) for v in value]
+    return value

@@ -1,0 +1,213 @@
+"""FastSpeech 2 (Ren et al. 2021): parallel acoustic model with predicted durations, pitch and energy.
+
+Several voices and emotions as in HyperTTS (Li et al. 2024, section 3.1): their embeddings join the encoder's output.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import ClassVar
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils.rnn import pad_sequence
+
+from ttsadapt.backbones.base import Backbone, Batch, Request
+from ttsadapt.backbones.fastspeech2_frontend import PAD, FastSpeech2Frontend
+from ttsadapt.backbones.parts import FFTStack, VariancePredictor, evaluating, regulate, sequence_mask
+from ttsadapt.codecs.griffin_lim import GriffinLim
+from ttsadapt.errors import DataError
+from ttsadapt.heads import Continuous, Heads
+
+SIGMA = {"mel": 0.3, "postnet": 0.3, "duration": 0.15, "pitch": 0.4, "energy": 0.3}
+"""Scales of the likelihoods behind the losses, near the residuals of a trained model on held-out recordings: nats of mel
+(Laplace), log frames of duration, and pretraining deviations of pitch and energy (Gaussian)."""
+
+LONGEST = 250
+"""frames (4 s) that one phone may last in synthesis: an untrained predictor must not ask for hours"""
+
+
+class VarianceAdaptor(nn.Module):
+    """Predicts duration, pitch and energy of every phone; adds the embedded pitch and energy to the hidden states."""
+
+    def __init__(self, width: int, hidden: int, kernel: int, dropout: float) -> None:
+        super().__init__()
+        self.duration = VariancePredictor(width, hidden, kernel, dropout)
+        self.pitch = VariancePredictor(width, hidden, kernel, dropout)
+        self.energy = VariancePredictor(width, hidden, kernel, dropout)
+        self.pitch_embedding = nn.Conv1d(1, width, kernel, padding=kernel // 2)
+        self.energy_embedding = nn.Conv1d(1, width, kernel, padding=kernel // 2)
+
+    def predict(self, x: Tensor, mask: Tensor) -> dict[str, Tensor]:
+        """(B, P, C) -> {"duration": log(frames + 1), "pitch", "energy": z-scores}, each (B, P)."""
+        return {"duration": self.duration(x, mask), "pitch": self.pitch(x, mask), "energy": self.energy(x, mask)}
+
+    def embed(self, x: Tensor, mask: Tensor, pitch: Tensor, energy: Tensor) -> Tensor:
+        pitch, energy = (pitch * mask)[:, None], (energy * mask)[:, None]  # (B, 1, P)
+        return x + self.pitch_embedding(pitch).mT + self.energy_embedding(energy).mT
+
+
+class FastSpeech2(Backbone):
+    """Phones -> encoder -> variance adaptor -> length regulation -> decoder -> mel. The frontend is fitted before."""
+
+    adaptable: ClassVar[tuple[str, ...]] = (
+        "*coder.blocks.*.attention.query",
+        "*coder.blocks.*.attention.key",
+        "*coder.blocks.*.attention.value",
+        "*coder.blocks.*.attention.out",
+        "*coder.blocks.*.ffn.expand",
+        "*coder.blocks.*.ffn.contract",
+        "variance_adaptor.*.convs.*",
+    )
+    components: ClassVar[dict[str, tuple[str, ...]]] = {
+        "embeddings": ("phone_embedding.*", "stress_embedding.*", "speaker_projection.*", "emotion_embedding.*"),
+        "encoder": ("encoder.*",),
+        "variance_adaptor": ("variance_adaptor.*", "share_projection.*"),
+        "decoder": ("decoder.*",),
+        "output": ("mel_linear.*", "postnet.*"),
+    }
+    mel_mean: Tensor
+    mel_std: Tensor
+
+    def __init__(
+        self,
+        frontend: FastSpeech2Frontend,
+        width: int = 256,
+        heads: int = 2,
+        encoder_blocks: int = 4,
+        decoder_blocks: int = 6,
+        hidden: int = 1024,
+        kernel: int = 9,
+        dropout: float = 0.2,
+        attention_bias: bool = True,
+        predictor_hidden: int = 256,
+        predictor_kernel: int = 3,
+        predictor_dropout: float = 0.5,
+        postnet: nn.Module | None = None,
+        vocoder: Callable[[Tensor], Tensor] | None = None,
+        weights: Mapping[str, float] | None = None,
+    ) -> None:
+        """`postnet(mel, mask)` refines the mel; `vocoder`: (T, n_mels) -> (samples,), None for Griffin-Lim;
+        `weights`: of heads in the task loss, 1 where not given."""
+        super().__init__()
+        self.frontend, self.sample_rate = frontend, frontend.sample_rate
+        n_mels = frontend.mel.n_mels
+        self.phone_embedding = nn.Embedding(len(frontend.symbols) + 1, width, padding_idx=PAD)
+        self.stress_embedding = nn.Embedding(3, width)
+        self.speaker_projection = nn.Linear(frontend.statistics.size, width)
+        self.emotion_embedding = nn.Embedding(len(frontend.emotions), width)
+        for table in (self.phone_embedding, self.stress_embedding, self.emotion_embedding):
+            nn.init.normal_(table.weight, std=width**-0.5)
+        self.encoder = FFTStack(encoder_blocks, width, heads, hidden, kernel, dropout, attention_bias)
+        self.variance_adaptor = VarianceAdaptor(width, predictor_hidden, predictor_kernel, predictor_dropout)
+        self.share_projection = nn.Linear(2, width)
+        self.decoder = FFTStack(decoder_blocks, width, heads, hidden, kernel, dropout, attention_bias)
+        self.mel_linear = nn.Linear(width, n_mels)
+        self.postnet = postnet
+        self.vocoder = vocoder or GriffinLim(frontend.mel)
+        self.weights = dict(weights or {})
+        mean, std = frontend.scales["mel"]
+        self.register_buffer("mel_mean", mean.clone())  # the decoder works in deviations, the mel is in nats
+        self.register_buffer("mel_std", std.clone())
+
+    @property
+    def blocks(self) -> dict[str, dict[str, nn.Module]]:
+        stacks = {"encoder": self.encoder, "decoder": self.decoder}
+        return {group: dict(stack.blocks.named_children()) for group, stack in stacks.items()}
+
+    def block_mask(self, batch: Batch, group: str) -> Tensor:
+        if group == "encoder":
+            return sequence_mask(batch["phone_lengths"], batch["phones"].shape[1])
+        return sequence_mask(batch["frame_lengths"], batch["mel"].shape[1])
+
+    # Parts of a pass ---------------------------------------------------------------------------------------------------
+
+    def encode(self, phones: Tensor, stress: Tensor, speaker: Tensor, emotion: Tensor, mask: Tensor) -> Tensor:
+        """(B, P), (B, P), (B, E), (B,) -> (B, P, C), voice and emotion included."""
+        x = self.encoder(self.phone_embedding(phones) + self.stress_embedding(stress), mask)
+        return x + (self.speaker_projection(speaker) + self.emotion_embedding(emotion))[:, None]
+
+    def decode(self, x: Tensor, durations: Tensor, mask: Tensor) -> Tensor:
+        """(B, P, C), (B, P), (B, T) -> (B, T, C)."""
+        x, share = regulate(x, durations, mask.shape[1])
+        return self.decoder(x + self.share_projection(torch.stack([share, 1 - share], -1)), mask)
+
+    def to_mel(self, x: Tensor) -> Tensor:
+        """(..., C) -> (..., n_mels) nats."""
+        return self.mel_linear(x) * self.mel_std + self.mel_mean
+
+    # Training ----------------------------------------------------------------------------------------------------------
+
+    def forward(self, batch: Batch) -> Heads:
+        phone_mask, frame_mask = self.block_mask(batch, "encoder"), self.block_mask(batch, "decoder")
+        x = self.encode(batch["phones"], batch["stress"], batch["speaker"], batch["emotion"], phone_mask)
+        predicted = self.variance_adaptor.predict(x, phone_mask)
+        x = self.variance_adaptor.embed(x, phone_mask, batch["pitch"], batch["energy"])
+        hidden = self.decode(x, batch["durations"], frame_mask)
+        return self._mel_heads(hidden, batch["mel"], frame_mask) | self._phone_heads(predicted, batch, phone_mask)
+
+    def _mel_heads(self, hidden: Tensor, target: Tensor, mask: Tensor) -> Heads:
+        row, frame = mask.nonzero(as_tuple=True)
+        wanted = target[row, frame]
+        if self.postnet is None:
+            return {"mel": self._head("mel", self.to_mel(hidden[row, frame]), wanted, row, "frames")}
+        mel = self.to_mel(hidden)
+        refined = self.postnet(mel, mask)
+        values = {"mel": mel, "postnet": refined}
+        return {name: self._head(name, value[row, frame], wanted, row, "frames") for name, value in values.items()}
+
+    def _phone_heads(self, predicted: dict[str, Tensor], batch: Batch, mask: Tensor) -> Heads:
+        row, phone = mask.nonzero(as_tuple=True)
+        wanted = {"duration": batch["durations"].float().log1p(), "pitch": batch["pitch"], "energy": batch["energy"]}
+        return {
+            name: self._head(name, value[row, phone][:, None], wanted[name][row, phone][:, None], row, "phones")
+            for name, value in predicted.items()
+        }
+
+    def _head(self, name: str, value: Tensor, target: Tensor, row: Tensor, unit: str) -> Continuous:
+        norm, weight = (1 if unit == "frames" else 2), self.weights.get(name, 1.0)
+        return Continuous(target=target, row=row, unit=unit, weight=weight, value=value, norm=norm, sigma=SIGMA[name])
+
+    # Synthesis ---------------------------------------------------------------------------------------------------------
+
+    def synthesize(self, requests: Sequence[Request], progress: Callable[[int], None] | None = None) -> list[Tensor]:
+        waves: dict[int, Tensor] = {}
+        order = sorted(range(len(requests)), key=lambda i: len(requests[i].phones))
+        with evaluating(self):
+            for start in range(0, len(order), 16):
+                group = order[start : start + 16]
+                for i, mel in zip(group, self.predict_mel([requests[i] for i in group])):
+                    waves[i] = self.vocoder(mel).cpu().clone()
+                    if progress:
+                        progress(1)
+        return [waves[i] for i in range(len(requests))]
+
+    def predict_mel(self, requests: Sequence[Request]) -> list[Tensor]:
+        """(T, n_mels) of each request, on the model's device."""
+        device = self.mel_linear.weight.device
+        phones, stress = zip(*(self._encoded(r) for r in requests))
+        lengths = torch.tensor([len(p) for p in phones], device=device)
+        phones, stress = (pad_sequence(list(part), batch_first=True).to(device) for part in (phones, stress))
+        speaker = torch.stack([r.speaker for r in requests]).to(device)
+        emotion = torch.tensor([self.frontend.emotion(r.emotion) for r in requests], device=device)
+        mask = sequence_mask(lengths, phones.shape[1])
+        x = self.encode(phones, stress, speaker, emotion, mask)
+        predicted = self.variance_adaptor.predict(x, mask)
+        durations = predicted["duration"].expm1().round().nan_to_num(1.0).clamp(1, LONGEST).long() * mask
+        x = self.variance_adaptor.embed(x, mask, predicted["pitch"], predicted["energy"])
+        frames = durations.sum(1)
+        frame_mask = sequence_mask(frames, int(frames.max()))
+        mel = self.to_mel(self.decode(x, durations, frame_mask))
+        if self.postnet is not None:
+            mel = self.postnet(mel, frame_mask)
+        return [one[:n] for one, n in zip(mel, frames.tolist())]
+
+    def _encoded(self, request: Request) -> tuple[Tensor, Tensor]:
+        if not request.phones:
+            raise DataError(f"request {request.id} has no phones: its text was phonemised to nothing; give it words")
+        return self.frontend.encode(request.phones)
+
+    def resynthesize(self, audio: Tensor) -> Tensor:
+        with evaluating(self):
+            device = self.mel_linear.weight.device
+            mel = self.frontend.mel(audio.cpu()).to(device)
+            wave = self.vocoder(mel)[: len(audio)]
+            return torch.nn.functional.pad(wave, (0, len(audio) - len(wave))).cpu()

@@ -1,0 +1,51 @@
+"""How fast a run trains, and how much memory it takes."""
+
+import resource
+import sys
+import time
+from typing import Any
+
+import torch
+from lightning.pytorch import Callback, LightningModule, Trainer
+
+
+class Throughput(Callback):
+    """Logs `frames_per_second`, and `<unit>_per_second` of every other unit in batch["totals"], each log interval.
+
+    The totals count the whole optimiser step (all ranks, all accumulated batches, target and source), so they are taken once
+    a step. The clock stands still during validation.
+    """
+
+    def __init__(self) -> None:
+        self._counts: dict[str, int] = {}
+        self._since = self._paused = 0.0
+        self._step = 0
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._step, self._counts, self._since = trainer.global_step, {}, time.perf_counter()
+
+    def on_validation_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._paused = time.perf_counter()
+
+    def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        self._since += time.perf_counter() - self._paused
+
+    def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        if trainer.global_step == self._step:
+            return
+        self._step = trainer.global_step
+        for unit, counts in batch.get("totals", {}).items():
+            self._counts[unit] = self._counts.get(unit, 0) + int(sum(counts))
+        if self._step % trainer.log_every_n_steps == 0 and self._counts:
+            seconds = max(time.perf_counter() - self._since, 1e-9)
+            pl_module.log_dict({f"{unit}_per_second": n / seconds for unit, n in self._counts.items()}, batch_size=1)
+            self._counts, self._since = {}, time.perf_counter()
+
+
+def peak_memory() -> dict[str, float]:
+    """GiB that this process has held at most: resident, and on the GPU where there is one."""
+    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB on Linux
+    peak = {"resident_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30}
+    if torch.cuda.is_available() and torch.cuda.is_initialized():
+        peak["gpu_gib"] = torch.cuda.max_memory_allocated() / 2**30
+    return peak

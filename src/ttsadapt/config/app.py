@@ -1,0 +1,153 @@
+"""What every command has in common: compose, check, then run the job; a mistake of the user costs one line and one second."""
+
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from omegaconf import DictConfig
+
+from ttsadapt.errors import UserError
+from ttsadapt.files import write_json
+
+Job = Callable[[DictConfig], Any]
+
+LAUNCHER = "TTSADAPT_LAUNCHER"
+"""set by the sweep launcher for its jobs: its process id"""
+_FULL = "HYDRA_FULL_ERROR"
+
+
+def command(name: str, job: Job) -> Callable[[], None]:
+    """The `main` of a command: Hydra composes `name`.yaml, the config is checked, then `job` runs (and imports what it needs)."""
+
+    def main() -> None:
+        _die_with_the_launcher()
+        asked_for_all = os.environ.get(_FULL) == "1"
+        try:
+            with _environment(_FULL, "1"):  # Hydra then raises instead of printing: what is printed is decided here
+                _compose_and_run(name, job, "1" if asked_for_all else None)
+        except KeyboardInterrupt:
+            sys.exit(_say("stopped", 130))
+        except Exception as error:
+            sys.exit(_report(error, asked_for_all))
+
+    return main
+
+
+def _compose_and_run(name: str, job: Job, full: str | None) -> None:
+    import hydra
+
+    from ttsadapt.config import paths
+    from ttsadapt.config.resolvers import register
+    from ttsadapt.config.schema import check
+
+    def task(cfg: DictConfig) -> Any:
+        with _environment(_FULL, full):
+            try:
+                check(cfg, name)
+                return _kept(job(cfg))
+            except UserError as error:
+                if full or _sweeping():
+                    raise
+                raise SystemExit(_say(_line(error), 1)) from error  # past Hydra, which would add a line of its own
+            except Exception as error:
+                error.__ttsadapt_job__ = True  # type: ignore[attr-defined]
+                raise
+
+    task.__module__ = f"ttsadapt.{name}"  # Hydra names the job after it
+    register()
+    hydra.main(version_base="1.3", config_path=str(paths.conf()), config_name=name)(task)()
+
+
+def _kept(value: Any) -> Any:
+    """The launcher's sweeper reads the value of a job (what a search minimises) from its folder."""
+    from hydra.core.hydra_config import HydraConfig
+
+    if value is not None and os.environ.get("LOCAL_RANK", "0") == "0":
+        write_json(Path(HydraConfig.get().runtime.output_dir) / "result.json", value)
+    return value
+
+
+def _sweeping() -> bool:
+    from hydra.core.hydra_config import HydraConfig
+    from hydra.types import RunMode
+
+    return bool(HydraConfig.get().mode == RunMode.MULTIRUN)
+
+
+def _report(error: Exception, everything: bool) -> int:
+    from ttsadapt.config.errors import one_line
+
+    in_job = getattr(error, "__ttsadapt_job__", False)
+    line = None if everything else _user_line(error) if in_job else one_line(error)
+    if line is not None:
+        return _say(line, 1)
+    if in_job and not everything:
+        _trim(error)
+    traceback.print_exception(error)
+    return 1
+
+
+def _user_line(error: Exception) -> str | None:
+    """A UserError that a library (Hydra's instantiate, Lightning) has wrapped."""
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, UserError):
+        cause = cause.__cause__
+    return _line(cause) if cause is not None else None
+
+
+def _line(error: BaseException) -> str:
+    return " ".join(str(error).split())
+
+
+def _say(line: str, code: int) -> int:
+    print(f"error: {line}" if code == 1 else line, file=sys.stderr, flush=True)
+    return code
+
+
+def _trim(error: Exception) -> None:
+    """Drop the frames above the job: they are Hydra's."""
+    frames = error.__traceback__
+    while frames is not None and frames.tb_frame.f_code.co_name != "task":
+        frames = frames.tb_next
+    if frames is not None and frames.tb_next is not None:
+        error.__traceback__ = frames.tb_next
+
+
+@contextmanager
+def _environment(name: str, value: str | None) -> Iterator[None]:
+    before = os.environ.get(name)
+    _set(name, value)
+    try:
+        yield
+    finally:
+        _set(name, before)
+
+
+def _set(name: str, value: str | None) -> None:
+    if value is None:
+        os.environ.pop(name, None)
+    else:
+        os.environ[name] = value
+
+
+def _die_with_the_launcher() -> None:
+    """A job whose launcher was killed outright would go on unseen, and meet its own successor in the same run folder."""
+    launcher = os.environ.pop(LAUNCHER, None)
+    if launcher is None or os.getppid() != int(launcher):
+        return
+
+    def watch() -> None:
+        while os.getppid() == int(launcher):
+            time.sleep(1)
+        os.killpg(0, signal.SIGTERM)  # the launcher gave the job a group of its own: other ranks and loader workers too
+        time.sleep(10)
+        os.killpg(0, signal.SIGKILL)
+
+    threading.Thread(target=watch, daemon=True, name="launcher-watch").start()

@@ -1,0 +1,118 @@
+"""Hydra's and OmegaConf's complaints about a config, said in one line with the name that was probably meant."""
+
+import re
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from omegaconf import Container, DictConfig, OmegaConf
+from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
+
+from ttsadapt.config import paths
+from ttsadapt.config.nearest import hint, nearest
+from ttsadapt.errors import UserError
+
+
+def one_line(error: BaseException) -> str | None:
+    """What the user did wrong, or None when it was not the user."""
+    chain = list(_causes(error))
+    for cause in chain:
+        if isinstance(cause, UserError):
+            return " ".join(str(cause).split())
+    for cause in chain:
+        if isinstance(cause, MissingConfigException):
+            return _missing_config(cause)
+        if isinstance(cause, OverrideParseException):
+            return _unreadable(cause)
+        if isinstance(cause, ConfigKeyError):
+            return _unknown_key(cause, error)
+        if isinstance(cause, ValidationError):
+            return f"{cause.full_key or 'the config'}: {_first_line(cause)}"
+    return _joined(chain) if isinstance(error, HydraException | OmegaConfBaseException) else None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__
+
+
+def _missing_config(error: MissingConfigException) -> str:
+    name = PurePosixPath(re.sub(r"\.ya?ml$", "", error.missing_cfg_file or ""))
+    group = str(name.parent).strip("/.")
+    group = "experiments" if group.startswith("experiments") else group
+    option = str(name.relative_to(group)) if group else str(name)
+    if not error.missing_cfg_file or not group:
+        return _first_line(error)
+    options = {*(error.options or ()), *_options(group)}
+    if not options and group not in _groups():
+        return f"{group}={option}: there is no config group {group!r}{hint(group, _groups())}"
+    return f"{group}={option}: there is no such option{hint(option, options)}"
+
+
+def _options(group: str) -> set[str]:
+    """Every option of a group, folders within it included."""
+    found = set()
+    for folder in (paths.conf() / group, paths.root() / group):
+        found |= {str(f.relative_to(folder).with_suffix("")) for f in folder.rglob("*.yaml")}
+    return found
+
+
+def _groups() -> set[str]:
+    return {f.name for f in paths.conf().iterdir() if f.is_dir()} | {"experiments"}
+
+
+def _unreadable(error: OverrideParseException) -> str:
+    reason = [line for line in error.message.splitlines() if line and not line.startswith(("Error parsing", "See "))]
+    told = " ".join(reason[:1]).replace("missing EQUAL at '<EOF>'", "no = in it")
+    return f"cannot read {error.override!r}: {told}; write key=value, lists as [a,b], and quote it for the shell"
+
+
+def _unknown_key(error: ConfigKeyError, outer: BaseException) -> str:
+    """`full_key` names the first part that does not exist; the override may go on below it."""
+    asked = re.search(r"(?:override|delete[^']*|merging override) '?([\w./@-]+)", _first_line(outer))
+    key = asked.group(1) if asked else str(error.full_key)
+    parent = error.parent_node
+    if not isinstance(parent, DictConfig):
+        return _joined([outer, error])
+    path = str(parent._get_full_key(None))
+    missing, siblings = str(error.key), [str(k) for k in parent if k != "hydra"]
+    everything, asked_part = _flat(parent._get_root()), str(error.full_key)
+    if (close := nearest(missing, siblings)) is not None:
+        rest = key[len(asked_part) :] if key.startswith(asked_part) else ""
+        meant = _extended(everything, f"{path}.{close}" if path else close, rest)
+        return f"{key}: there is no key {asked_part}: did you mean {meant!r}?"
+    return f"{key}: there is no key {asked_part}{hint(key, everything if nearest(key, everything) else siblings)}"
+
+
+def _extended(everything: list[str], key: str, rest: str) -> str:
+    """`key` + `rest` when that exists, else the closest key below `key`."""
+    return nearest(key + rest, [k for k in everything if k.startswith(key)]) or key
+
+
+def _flat(root: Container) -> list[str]:
+    """Every dotted key below `root` but Hydra's own."""
+    names: list[str] = []
+
+    def walk(value: object, prefix: str) -> None:
+        if isinstance(value, dict):
+            for key, item in value.items():
+                if prefix or key != "hydra":
+                    names.append(f"{prefix}{key}")
+                    walk(item, f"{prefix}{key}.")
+
+    walk(OmegaConf.to_container(root, resolve=False), "")
+    return names
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error) or type(error).__name__).splitlines()[0].strip()
+
+
+def _joined(chain: list[BaseException]) -> str:
+    said: list[str] = []
+    for error in chain:
+        line = _first_line(error)
+        if isinstance(error, ConfigCompositionException | HydraException | OmegaConfBaseException) and line not in said:
+            said.append(line)
+    return ": ".join(said)

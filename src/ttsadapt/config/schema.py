@@ -1,0 +1,226 @@
+"""What a composed config may hold: dataclasses for the top, the signature of its `_target_` for every node below.
+
+Arguments without a default that the yaml leaves out are errors when a yaml could give them (int, str, list ...). Others (a
+backbone, parameters, a folder computed at run time) are handed over by the code that instantiates the node, as is everything
+that a node with `_partial_: true` leaves out. Nothing is imported to check a config: `signatures` reads source text.
+"""
+
+import ast
+from dataclasses import dataclass
+from typing import Annotated, Any, Literal
+
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
+
+from ttsadapt.config.nearest import hint
+from ttsadapt.config.signatures import Parameter, Signature, constructor, is_dataclass, locate, module_file, read_module, resolve, signature
+from ttsadapt.config.values import accepts, is_plain
+from ttsadapt.errors import ConfigError
+
+_RESERVED = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
+
+Positive = Annotated[int, "> 0"]
+Node = dict[str, Any]
+
+
+@dataclass
+class Evaluation:
+    sets: list[str]
+    limit: Positive | None
+    """utterances of a set; None: all"""
+    seed: int
+
+
+@dataclass
+class Paths:
+    outputs: str
+    cache: str
+
+
+@dataclass
+class Trainer:
+    max_steps: Positive
+    """optimiser steps"""
+    max_epochs: Positive | None
+    val_every: Positive
+    """optimiser steps"""
+    checkpoint_every: Positive
+    """optimiser steps"""
+    gradient_clip: Annotated[float, "> 0"] | None
+    accumulate: Positive
+    accelerator: str
+    devices: Positive | Literal["auto"] | list[int]
+    strategy: str
+    precision: Literal[16, 32, 64, "16-mixed", "bf16-mixed", "16-true", "bf16-true", "32-true", "64-true", "16", "32", "64"]
+    threads: Positive | None
+    """of the CPU; None: all that the environment gives"""
+    progress: bool
+
+
+@dataclass
+class TrainConfig:
+    study: str
+    seed: Annotated[int, ">= 0"]
+    base: str | None
+    train_on: Literal["target", "source"]
+    batch_frames: Positive
+    """frames of an optimiser step, over all ranks and accumulated batches"""
+    resume: bool
+    report: bool
+    evaluation: Evaluation
+    paths: Paths
+    trainer: Trainer
+    backbone: Node
+    data: Node
+    strategy: dict[str, Node]
+    metric: dict[str, Node]
+    optimizer: Node
+    scheduler: Node
+    logger: dict[str, Node]
+
+
+@dataclass
+class EvaluateConfig(TrainConfig):
+    run: str | None
+    """a run folder, or <study>/<run id>; None: the run that `ttsadapt train` makes of the same config"""
+
+
+@dataclass
+class AnalyzeConfig(TrainConfig):
+    pass
+
+
+@dataclass
+class PrepareConfig:
+    data: Node
+    paths: Paths
+
+
+@dataclass
+class SynthesizeConfig:
+    run: str
+    text: str
+    speaker: str | None
+    emotion: str
+    language: str
+    seed: Annotated[int, ">= 0"]
+    out: str
+    paths: Paths
+    accelerator: str
+    threads: Positive | None
+
+
+@dataclass
+class ReportConfig:
+    study: str
+    paths: Paths
+
+
+SCHEMAS = {
+    "train": TrainConfig,
+    "evaluate": EvaluateConfig,
+    "analyze": AnalyzeConfig,
+    "prepare": PrepareConfig,
+    "synthesize": SynthesizeConfig,
+    "report": ReportConfig,
+}
+
+
+def check(cfg: DictConfig, command: str = "train") -> None:
+    """Raise ConfigError, naming key, value and what is wanted, for the first thing that is wrong."""
+    schema = signature(f"{__name__}.{SCHEMAS[command].__name__}")
+    assert schema is not None
+    _check_arguments({str(k): _plain(cfg, str(k)) for k in cfg if k != "hydra"}, schema, "")
+
+
+def _plain(cfg: DictConfig, key: str) -> Any:
+    """The value under `key` as plain containers, interpolations resolved where they stand."""
+    try:
+        value = cfg[key]
+        return OmegaConf.to_container(value, resolve=True, throw_on_missing=True) if OmegaConf.is_config(value) else value
+    except MissingMandatoryValue as error:
+        name = error.full_key or key
+        raise ConfigError(f"{name} has no value: add {name}=...") from error
+    except OmegaConfBaseException as error:
+        if isinstance(error.__cause__, ConfigError):
+            raise error.__cause__ from error
+        raise ConfigError(f"{error.full_key or key}: {str(error).splitlines()[0]}") from error
+
+
+def _check_arguments(node: Node, taken: Signature, where: str) -> None:
+    arguments = {k: v for k, v in node.items() if k not in _RESERVED}
+    for name, value in arguments.items():
+        if name in taken.parameters:
+            _check_value(value, taken.parameters[name], where + name)
+        elif not taken.open:
+            raise ConfigError(f"{where}{name} is not a key{_of(node)}{hint(name, taken.parameters)}")
+        else:
+            _check_nested(value, where + name)
+    given = len(node.get("_args_", ()))
+    for parameter in list(taken.parameters.values())[given:]:
+        missing = parameter.required and parameter.name not in arguments and not node.get("_partial_")
+        if missing and is_plain(parameter.annotation, parameter.module):
+            raise ConfigError(f"{where}{parameter.name} is missing{_of(node)}: {where}{parameter.name}=<{_text(parameter)}>")
+
+
+def _check_value(value: Any, parameter: Parameter, key: str) -> None:
+    if not accepts(value, parameter.annotation, parameter.module):
+        shown = "null" if value is None else repr(value)
+        raise ConfigError(f"{key}={shown} does not fit: {_text(parameter)} is wanted")
+    nested = parameter.annotation and resolve(parameter.module, parameter.annotation)
+    if isinstance(value, dict) and "_target_" not in value and nested and is_dataclass(nested.node):
+        assert isinstance(nested.node, ast.ClassDef)
+        _check_arguments(value, constructor(nested.module, nested.node), key + ".")
+    else:
+        _check_nested(value, key)
+
+
+def _check_nested(value: Any, key: str) -> None:
+    """Whatever has a `_target_`, however deep."""
+    if isinstance(value, list):
+        for i, item in enumerate(value):
+            _check_nested(item, f"{key}.{i}")
+    elif isinstance(value, dict) and "_target_" in value:
+        _check_target(value, key)
+    elif isinstance(value, dict):
+        for name, item in value.items():
+            _check_nested(item, f"{key}.{name}")
+
+
+def _check_target(node: Node, key: str) -> None:
+    target = node["_target_"]
+    if not isinstance(target, str) or "." not in target:
+        raise ConfigError(f"{key}._target_={target!r} does not fit: a dotted name such as package.module.Class is wanted")
+    if module_file(target.split(".")[0]) is None:
+        raise ConfigError(f"{key}._target_={target}: {target.split('.')[0]} is not installed or not a package")
+    taken = signature(target)
+    if taken is not None:
+        _check_arguments(node, taken, key + ".")
+    elif target.startswith("ttsadapt."):
+        raise ConfigError(f"{key}._target_={target} does not exist{_nearby(target)}")
+    else:
+        _check_nested({k: v for k, v in node.items() if k not in _RESERVED}, key)
+
+
+def _nearby(target: str) -> str:
+    owner, _, name = target.rpartition(".")
+    module, found = read_module(owner), locate(owner)
+    if module is not None:
+        return hint(name, {**module.definitions, **module.imports})
+    if found is not None and isinstance(found.node, ast.ClassDef):
+        return hint(name, [s.name for s in found.node.body if isinstance(s, ast.FunctionDef)])
+    return f": there is no module {owner}"
+
+
+def _of(node: Node) -> str:
+    return f" of {node['_target_'].rpartition('.')[2]}" if "_target_" in node else ""
+
+
+def _text(parameter: Parameter) -> str:
+    """The annotation as a user may read it, aliases spelt out."""
+    annotation = parameter.annotation
+    alias = annotation and isinstance(annotation, ast.Name) and resolve(parameter.module, annotation)
+    if alias and isinstance(alias.node, ast.Assign):
+        annotation = alias.node.value
+    text = ast.unparse(annotation) if annotation is not None else "a value"
+    return text.strip("'\"").replace("Positive", "int > 0")

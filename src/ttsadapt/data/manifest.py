@@ -1,0 +1,156 @@
+"""Utterances on disk: one lhotse CutSet per set and split, `<set>.<split>.jsonl.gz`, audio paths relative to its folder.
+
+Every line is a MonoCut with one supervision; phones are its alignment "phone", the emotion is in its custom fields. Any
+program that knows lhotse reads the files (from inside the folder). They are written by lhotse's own classes and read
+here line by line, which is ten times faster and says which line is wrong.
+"""
+
+import gzip
+import json
+import zlib
+from collections.abc import Iterable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import soundfile
+
+from ttsadapt.data.utterance import Phone, Utterance
+from ttsadapt.errors import DataError, UserError
+from ttsadapt.files import inside, replacing
+
+SUFFIX = ".jsonl.gz"
+_DIGITS = 8
+"""lhotse's own precision of times"""
+
+
+def write(utterances: Iterable[Utterance], folder: Path, name: str) -> None:
+    """Write `<folder>/<name>.jsonl.gz`; the same utterances give the same bytes. Raises DataError for duplicate ids."""
+    seen: set[str] = set()
+    path = folder / f"{name}{SUFFIX}"
+    with replacing(path) as temporary, open(temporary, "wb") as file:
+        # A fixed name and time: gzip would put both into the header.
+        with gzip.GzipFile("", "wb", fileobj=file, mtime=0, compresslevel=6) as stream:
+            for utterance in utterances:
+                if utterance.id in seen:
+                    raise DataError(f"{path}: two utterances are called {utterance.id!r}: make every id different")
+                seen.add(utterance.id)
+                stream.write(json.dumps(_cut(utterance, folder), ensure_ascii=False).encode() + b"\n")
+
+
+def read(folder: Path, name: str) -> list[Utterance]:
+    """The utterances of `<set>.<split>`, audio paths absolute.
+
+    Raises DataError with the line: corrupt JSON, a cut of another form, a duplicate id, audio outside `folder`.
+    """
+    utterances: dict[str, Utterance] = {}
+    for where, line in _lines(folder, name):
+        utterance = _utterance(_parse(line, where), folder, where)
+        if utterance.id in utterances:
+            raise DataError(f"{where}: id {utterance.id!r} is there twice: make every id different")
+        utterances[utterance.id] = utterance
+    return list(utterances.values())
+
+
+def names(folder: Path) -> list[str]:
+    """Every "<set>.<split>" in the folder, sorted."""
+    return sorted(p.name.removesuffix(SUFFIX) for p in folder.glob(f"*{SUFFIX}"))
+
+
+def _lines(folder: Path, name: str) -> Iterator[tuple[str, str]]:
+    path = folder / f"{name}{SUFFIX}"
+    if not path.is_file():
+        raise DataError(f"no manifest {path}: this folder has {', '.join(names(folder)) or 'none'}")
+    number = 0
+    try:
+        with gzip.open(path, "rt", encoding="utf-8") as stream:
+            for number, line in enumerate(stream, 1):
+                if line.strip():
+                    yield f"{path}, line {number}", line
+    except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
+        raise DataError(f"{path}, after line {number}: corrupt ({error}): delete the folder and prepare the data again") from error
+
+
+def _parse(line: str, where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line)
+    except json.JSONDecodeError as error:
+        raise DataError(f"{where}: not valid JSON ({error.msg}): prepare the data again, or remove the line") from error
+    if not isinstance(row, dict):
+        raise DataError(f"{where}: not a cut but a {type(row).__name__}: prepare the data again, or remove the line")
+    return row
+
+
+def _utterance(cut: dict[str, Any], folder: Path, where: str) -> Utterance:
+    try:
+        (supervision,), (source,) = cut["supervisions"], cut["recording"]["sources"]
+        custom = supervision.get("custom") or {}
+        phones = tuple(_phone(*item[:3]) for item in (supervision.get("alignment") or {}).get("phone", ()))
+        whole = cut.get("start", 0) == 0 and cut["duration"] == cut["recording"]["duration"] and source["type"] == "file"
+        utterance = Utterance(
+            id=cut["id"],
+            audio=Path(source["source"]),
+            text=supervision["text"],
+            speaker=supervision["speaker"],
+            emotion=custom.get("emotion", "neutral"),
+            language=supervision.get("language") or "en-us",
+            duration=cut["duration"],
+            phones=phones,
+        )
+    except (KeyError, TypeError, ValueError, AttributeError) as error:
+        raise DataError(f"{where}: not a cut with one recording and one supervision ({error!r}): bring such data in by data=manifest") from error
+    if not whole:
+        raise DataError(f"{where}: the cut is not one whole audio file: bring such data in by data=manifest")
+    return replace(utterance, audio=_below(folder, str(utterance.audio), where))
+
+
+def _below(folder: Path, relative: str, where: str) -> Path:
+    try:
+        return inside(folder, relative)
+    except UserError as error:
+        raise DataError(f"{where}: {error}") from error
+
+
+def _phone(symbol: str, start: float, duration: float) -> Phone:
+    return Phone(symbol, start, round(start + duration, _DIGITS))
+
+
+def _cut(utterance: Utterance, folder: Path) -> dict[str, Any]:
+    """What lhotse writes for it."""
+    from lhotse import MonoCut, Recording, SupervisionSegment
+    from lhotse.audio import AudioSource
+    from lhotse.supervision import AlignmentItem
+
+    relative, info = _relative(utterance, folder), _info(utterance)
+    duration = info.frames / info.samplerate
+    recording = Recording(utterance.id, [AudioSource("file", [0], relative)], info.samplerate, info.frames, duration)
+    phones = [AlignmentItem(p.symbol, round(p.start, _DIGITS), round(p.end - p.start, _DIGITS)) for p in utterance.phones]
+    supervision = SupervisionSegment(
+        id=utterance.id,
+        recording_id=utterance.id,
+        start=0.0,
+        duration=duration,
+        text=utterance.text,
+        language=utterance.language,
+        speaker=utterance.speaker,
+        custom={"emotion": utterance.emotion},
+        alignment={"phone": phones} if phones else None,
+    )
+    return MonoCut(utterance.id, 0.0, duration, 0, supervisions=[supervision], recording=recording).to_dict()
+
+
+def _relative(utterance: Utterance, folder: Path) -> str:
+    audio, root = utterance.audio.resolve(), folder.resolve()
+    if not audio.is_relative_to(root):
+        raise DataError(f"{utterance.id!r}: {audio} lies outside {root}: copy the recording below the manifest's folder")
+    return audio.relative_to(root).as_posix()
+
+
+def _info(utterance: Utterance) -> Any:
+    try:
+        info = soundfile.info(utterance.audio)
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise DataError(f"{utterance.id!r}: cannot read {utterance.audio} as audio: replace or remove it") from error
+    if not info.frames:
+        raise DataError(f"{utterance.id!r}: {utterance.audio} holds no samples: replace or remove it")
+    return info

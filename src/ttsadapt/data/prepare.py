@@ -1,0 +1,72 @@
+"""A corpus on disk, prepared once for every run that asks for the same one."""
+
+import errno
+from collections import Counter
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from ttsadapt.artifacts import Artifact
+from ttsadapt.data import manifest
+from ttsadapt.data.corpora.base import Corpus
+from ttsadapt.data.utterance import Utterance
+from ttsadapt.errors import DataError, UserError
+from ttsadapt.files import read_json, write_json
+from ttsadapt.text.phones import split_stress
+
+
+class PreparedCorpus(Artifact):
+    """Manifests, audio and `card.json` of a corpus, in a folder named by what would be written there."""
+
+    def __init__(self, corpus: Corpus, cache: Path) -> None:
+        self.corpus = corpus
+        self.name = type(corpus).__name__.lower()
+        self.fingerprint = corpus.fingerprint()
+        self.folder = Path(cache) / "corpora" / f"{self.name}-{self.fingerprint}"
+        self._read: dict[str, list[Utterance]] = {}
+
+    def build(self, folder: Path) -> None:
+        try:
+            self.corpus.prepare(folder)
+            sets = {name: manifest.read(folder, name) for name in manifest.names(folder)}
+            if not sets:
+                raise DataError(f"the {self.name} corpus has no utterances: check its settings")
+            write_json(folder / "card.json", {"name": self.name, "fingerprint": self.fingerprint} | _card(sets))
+        except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                raise UserError(f"disk full while preparing the {self.name} corpus in {folder.parent}: free some space and start again") from error
+            raise
+
+    @cached_property
+    def card(self) -> dict[str, Any]:
+        """Sets, splits, counts, seconds, voices, emotions, languages, phones. Only once prepared."""
+        return read_json(self.folder / "card.json")
+
+    def names(self) -> list[str]:
+        """Every "<set>.<split>" that this corpus has."""
+        return manifest.names(self.folder)
+
+    def utterances(self, name: str) -> list[Utterance]:
+        """Of "<set>.<split>", such as "target.train". Raises DataError when the corpus has no such part."""
+        if name not in self._read:
+            self._read[name] = manifest.read(self.folder, name)
+        return list(self._read[name])
+
+
+def _card(sets: dict[str, list[Utterance]]) -> dict[str, Any]:
+    phones = {split_stress(phone.symbol)[0] for part in sets.values() for u in part for phone in u.phones}
+    return {"sets": {name: _summary(part) for name, part in sets.items()}, "phones": sorted(phones)}
+
+
+def _summary(utterances: list[Utterance]) -> dict[str, Any]:
+    counted = {
+        "voices": Counter(u.speaker for u in utterances),
+        "emotions": Counter(u.emotion for u in utterances),
+        "languages": Counter(u.language for u in utterances),
+    }
+    return {
+        "utterances": len(utterances),
+        "seconds": round(sum(u.duration for u in utterances), 2),
+        "sentences": len({u.text for u in utterances}),
+        **{name: dict(sorted(counter.items())) for name, counter in counted.items()},
+    }

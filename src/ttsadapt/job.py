@@ -1,0 +1,23 @@
+"""Runs one composed config in a process of its own: `python -m ttsadapt.job <config.yaml>`."""
+
+import sys
+
+from omegaconf import OmegaConf
+
+from ttsadapt.errors import UserError
+
+
+def main() -> int:
+    from ttsadapt.run import train
+
+    config = OmegaConf.load(sys.argv[1])
+    try:
+        train(config)  # type: ignore[arg-type]
+    except UserError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

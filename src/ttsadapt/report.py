@@ -1,0 +1,19 @@
+"""`ttsadapt report`: tables, plots and a page that compare the runs of a study."""
+
+from omegaconf import DictConfig
+
+from ttsadapt.config.app import command
+
+
+def job(cfg: DictConfig) -> None:
+    from pathlib import Path
+
+    from ttsadapt.reports import build
+
+    build(Path(cfg.paths.outputs) / cfg.study)
+
+
+main = command("report", job)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,107 @@
+"""Means with 95 % intervals, and how they are written."""
+
+import math
+from collections.abc import Iterable, Mapping
+from functools import lru_cache
+from typing import Any, NamedTuple
+
+import numpy as np
+
+DRAWS = 2000
+
+
+class Estimate(NamedTuple):
+    """A mean over utterances with its 95 % interval; `low` and `high` are NaN when no interval is known."""
+
+    mean: float
+    low: float
+    high: float
+    n: int
+
+    @property
+    def half(self) -> float:
+        return (self.high - self.low) / 2
+
+    @property
+    def sign(self) -> int:
+        """1 or -1 when the interval lies wholly above or below 0, else 0."""
+        return int(self.low > 0) - int(self.high < 0)
+
+    @classmethod
+    def read(cls, entry: Any) -> "Estimate | None":
+        """From a `{mean, low, high, n}` of summary.json; None when it holds no number."""
+        if not isinstance(entry, Mapping) or not _is_number(entry.get("mean")):
+            return None
+        low, high = (entry[k] if _is_number(entry.get(k)) else math.nan for k in ("low", "high"))
+        return cls(float(entry["mean"]), float(low), float(high), int(entry.get("n") or 0))
+
+
+def _is_number(value: Any) -> bool:
+    return isinstance(value, int | float) and math.isfinite(value)
+
+
+@lru_cache(maxsize=64)
+def _draws(n: int) -> np.ndarray:
+    """(DRAWS, n) indices drawn with replacement; the same for every system, so that comparisons share their noise."""
+    return np.random.default_rng(0).integers(0, n, (DRAWS, n))
+
+
+def interval(values: Iterable[float]) -> Estimate | None:
+    """Mean with the percentile bootstrap's 95 % interval over utterances; None without a value, NaN bounds for one."""
+    array = np.asarray([v for v in values if math.isfinite(v)], dtype=np.float64)
+    if len(array) == 0:
+        return None
+    if len(array) == 1:
+        return Estimate(float(array[0]), math.nan, math.nan, 1)
+    low, high = np.percentile(array[_draws(len(array))].mean(1), [2.5, 97.5])
+    return Estimate(float(array.mean()), float(low), float(high), len(array))
+
+
+def paired(after: Mapping[str, float], before: Mapping[str, float]) -> Estimate | None:
+    """Mean of after - before over the utterances that both hold, with its interval."""
+    return interval(after[k] - before[k] for k in after if k in before)
+
+
+def decimals(estimates: Iterable[Estimate | None]) -> int:
+    """Decimals that show two digits of the typical interval's half width: no more, or the table feigns precision."""
+    known = [e for e in estimates if e is not None]
+    widths = [e.half for e in known if e.half > 0] or [abs(e.mean) / 10 for e in known if e.mean]
+    if not widths:
+        return 2
+    return int(min(4, max(0, 1 - math.floor(math.log10(float(np.median(widths)))))))
+
+
+def fixed(value: float, digits: int, signed: bool = False) -> str:
+    """`value` with a real minus sign and no negative zero."""
+    text = f"{value:+.{digits}f}" if signed else f"{value:.{digits}f}"
+    if float(text) == 0:
+        text = text.lstrip("+-")
+    return text.replace("-", "−")
+
+
+def bounds(estimate: Estimate, digits: int, signed: bool = False) -> str:
+    if math.isnan(estimate.low):
+        return ""
+    return f"[{fixed(estimate.low, digits, signed)}, {fixed(estimate.high, digits, signed)}]"
+
+
+def count(value: float | None) -> str:
+    """1234567 -> "1.23 M"."""
+    if value is None:
+        return "–"
+    for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if value >= size:
+            return f"{value / size:.3g} {letter}"
+    return f"{value:.0f}"
+
+
+def seconds(value: float | None) -> str:
+    if value is None:
+        return "–"
+    return f"{value:.1f}" if value < 10 else f"{value:.0f}"
+
+
+def percent(share: float | None) -> str:
+    if share is None:
+        return "–"
+    return f"{100 * share:.3g} %"

@@ -1,0 +1,91 @@
+"""The page: one self-contained HTML file that asks the network for nothing."""
+
+import base64
+import hashlib
+from collections.abc import Mapping, Sequence
+from importlib.resources import files
+
+from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
+from matplotlib.figure import Figure
+
+from ttsadapt.reports.clips import Clip, Listening
+from ttsadapt.reports.compare import Preservation, Table, main_table, ordered, reading
+from ttsadapt.reports.numbers import count, fixed, percent, seconds
+from ttsadapt.reports.plots import svg
+from ttsadapt.reports.provenance import date, what_ran
+from ttsadapt.reports.study import Spoken
+from ttsadapt.reports.systems import Systems
+from ttsadapt.reports.tables import NOTE, ROLES
+
+ALT = {
+    "tradeoff": "Scatter of gain on target over forgetting on source, one panel a metric; the figures are in the table of gain and forgetting.",
+    "losses": "Loss terms over steps, one panel a term, one line a run.",
+    "blocks": "Weight of every block in the emotion probe and in the speaker probe.",
+}
+FEW_COLUMNS = 14
+"""up to here every set's columns are shown at first; beyond, only target and source"""
+
+
+def render(
+    systems: Systems, changes: Table, preservation: Preservation, heard: Sequence[Listening], figures: Mapping[str, Figure]
+) -> str:
+    environment = Environment(
+        loader=PackageLoader("ttsadapt.reports", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+    )
+    environment.filters |= {"count": count, "percent": percent, "seconds": seconds}
+    main = main_table(systems)
+    script = _resource("report.js")
+    return environment.get_template("report.html").render(
+        study=systems.study,
+        systems=systems,
+        date=date(systems.study),
+        reading=reading(systems),
+        main=main,
+        hidden=[] if len(main.columns) <= FEW_COLUMNS else [g.key for g in main.groups if g.key not in ("target", "source")],
+        changes=changes,
+        drift=[s for s in systems.study.sets if any(x.drift(s) is not None for x in systems)],
+        preservation=preservation,
+        figures={name: Markup(svg(figure, name, ALT[name])) for name, figure in figures.items()},
+        probes=probes(systems),
+        heard=heard,
+        available={s: sum(k == s for k, _ in systems.study.spoken) for s in systems.study.sets},
+        clip_scores=lambda spoken, clip: clip_scores(systems, spoken, clip),
+        ran=what_ran(systems.study),
+        metrics=ordered(systems.study.metrics),
+        roles=ROLES,
+        note=NOTE,
+        style=Markup(_resource("report.css")),
+        script=Markup(script),
+        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
+    )
+
+
+def _resource(name: str) -> str:
+    return (files("ttsadapt.reports") / "templates" / name).read_text(encoding="utf-8")
+
+
+def clip_scores(systems: Systems, spoken: Spoken, clip: Clip) -> str:
+    """The leading metrics of this very clip: "MCD 5.21 · PER 0.12"."""
+    said = []
+    for metric in ordered(systems.study.metrics)[:3]:
+        value = clip.system.values(spoken.set, metric.name).get(spoken.id)
+        if value is not None:
+            said.append(f"{metric.label} {fixed(value, 2)}")
+    return " · ".join(said)
+
+
+def probes(systems: Systems) -> list[tuple[str, str]]:
+    """(group and what was chosen, how well the probes did against chance), one entry a distinct ranking."""
+    said = []
+    for entry in (e for s in systems.adapted for run in s.runs for e in run.layers):
+        probe = entry.get("probe") or {}
+        scores = [
+            f"{kind} accuracy {percent(probe[f'{kind}_accuracy'])}"
+            + (f" (chance {percent(probe[f'{kind}_chance'])})" if probe.get(f"{kind}_chance") is not None else "")
+            for kind in ("emotion", "speaker")
+            if probe.get(f"{kind}_accuracy") is not None
+        ]
+        chosen = ", ".join(map(str, entry.get("chosen") or ())) or "none"
+        said.append((f"{entry.get('group') or 'blocks'}: chosen {chosen}", "; ".join(scores)))
+    return list(dict.fromkeys(said))

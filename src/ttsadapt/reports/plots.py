@@ -1,0 +1,255 @@
+"""The plots: drawn once with matplotlib, saved as PNG and as SVG whose colours follow the page's theme."""
+
+import io
+import json
+import math
+import re
+from collections.abc import Iterator, Sequence
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.transforms import Bbox
+
+from ttsadapt.files import replacing
+from ttsadapt.reports.clips import FLOOR, HOP, Listening
+from ttsadapt.reports.compare import Column, Table
+from ttsadapt.reports.systems import System, Systems
+
+INK, MUTED, GRID, PAPER = "#1b2130", "#5a6273", "#dcdfe6", "#fdfdfb"
+SERIES = ("#2563a8", "#c2571a", "#2f7d4f", "#8a4fa3", "#a8862b", "#b03a5b", "#1f8a94", "#6b6f76")
+LINES = ("-", "--", ":", "-.")
+THEME = {INK: "--ink", MUTED: "--muted", GRID: "--line", PAPER: "--paper", **{c: f"--c{i}" for i, c in enumerate(SERIES)}}
+"""colour drawn -> CSS variable of the page"""
+STYLE = {
+    "font.size": 8,
+    "axes.edgecolor": GRID,
+    "axes.labelcolor": MUTED,
+    "axes.titlecolor": INK,
+    "axes.titlesize": 9,
+    "axes.titlelocation": "left",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "axes.axisbelow": True,
+    "grid.color": GRID,
+    "grid.linewidth": 0.5,
+    "text.color": INK,
+    "text.parse_math": False,
+    "xtick.color": MUTED,
+    "ytick.color": MUTED,
+    "xtick.major.size": 0,
+    "ytick.major.size": 0,
+    "figure.facecolor": PAPER,
+    "axes.facecolor": PAPER,
+    "svg.fonttype": "none",
+    "legend.frameon": False,
+}
+MOST_PANELS, MOST_POINTS = 6, 240
+
+
+def draw(systems: Systems, changes: Table) -> dict[str, Figure]:
+    """{file name: figure}, only those that the study has data for."""
+    with rc_context(STYLE):
+        figures = {"tradeoff": tradeoff(systems, changes), "losses": losses(systems), "blocks": blocks(systems)}
+    return {name: figure for name, figure in figures.items() if figure is not None}
+
+
+def save_png(figure: Figure, path: Path) -> None:
+    with rc_context(STYLE), replacing(path) as temporary:
+        figure.savefig(temporary, format="png", dpi=150)
+
+
+def svg(figure: Figure, name: str, title: str) -> str:
+    """Inline SVG with no identifier that another picture of the page has, and colours that follow the theme."""
+    stream = io.StringIO()
+    with rc_context(STYLE | {"svg.hashsalt": name}):
+        figure.savefig(stream, format="svg", transparent=True, metadata={"Date": None, "Creator": None})
+    text = stream.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text[text.index("<svg") :], flags=re.S)
+    text = re.sub(r'\bid="', f'id="{name}-', text)
+    text = re.sub(r'href="#', f'href="#{name}-', text).replace("url(#", f"url(#{name}-")
+    for colour, variable in THEME.items():
+        text = text.replace(colour, f"var({variable})")
+    text = re.sub(r'<svg [^>]*?viewBox="([^"]+)"[^>]*>', rf'<svg viewBox="\1" role="img" aria-label="{title}">', text, count=1)
+    return text
+
+
+def _styles(systems: Systems) -> dict[System, tuple[str, str, bool]]:
+    """(colour, line, filled): one colour a way of training; filled markers and broken lines preserve."""
+    hows = list(dict.fromkeys((s.backbone, s.how) for s in systems.adapted))
+    seen = {how: 0 for how in hows}
+    styles = {}
+    for system in systems.adapted:
+        how = (system.backbone, system.how)
+        styles[system] = (SERIES[hows.index(how) % len(SERIES)], LINES[seen[how] % len(LINES)], system.preserving)
+        seen[how] += 1
+    return styles
+
+
+def _grid(count: int, width: float, height: float, columns: int) -> tuple[Figure, list[Axes]]:
+    columns = min(columns, count)
+    rows = math.ceil(count / columns)
+    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for unused in axes[count:]:
+        unused.remove()
+    return figure, list(axes[:count])
+
+
+def tradeoff(systems: Systems, changes: Table) -> Figure | None:
+    """Gain on target (up = better) over forgetting on source (right = worse), one panel a metric that has both."""
+    by_key = {g.key: {c.metric.name: c for c in g.columns} for g in changes.groups}
+    gain, lost = by_key.get("gain", {}), by_key.get("forgetting", {})
+    names = [name for name in gain if name in lost][:MOST_PANELS]
+    if not names:
+        return None
+    figure, axes = _grid(len(names), 4.2, 3.4, 3)
+    for axis, name in zip(axes, names):
+        _tradeoff_panel(axis, systems, changes.rows, lost[name], gain[name])
+    return figure
+
+
+def _tradeoff_panel(axis: Axes, systems: Systems, rows: list[System], lost: Column, gain: Column) -> None:
+    styles = _styles(systems)
+    points = {}
+    for system, x, y in zip(rows, (c.estimate for c in lost.cells), (c.estimate for c in gain.cells)):
+        if x is None or y is None:
+            continue
+        colour, _, filled = styles[system]
+        bars = [[[np.nan_to_num(e.mean - e.low)], [np.nan_to_num(e.high - e.mean)]] for e in (x, y)]
+        face = colour if filled else PAPER
+        axis.errorbar(x.mean, y.mean, yerr=bars[1], xerr=bars[0], color=colour, elinewidth=0.9, alpha=0.55, fmt="none")
+        axis.plot(x.mean, y.mean, "o", color=colour, mfc=face, mew=1.4, ms=6, zorder=3)
+        points[system] = (x.mean, y.mean)
+    for plain, kept in systems.preserved_pairs():
+        if plain in points and kept in points:
+            (x0, y0), (x1, y1) = points[plain], points[kept]
+            axis.plot([x0, x1], [y0, y1], color=styles[plain][0], lw=0.8, ls=(0, (2, 2)), zorder=1)
+    for line in (axis.axhline, axis.axvline):
+        line(0, color=MUTED, lw=0.7, zorder=0)
+    unit = f" ({gain.metric.unit})" if gain.metric.unit else ""
+    axis.set_title(gain.metric.label + unit)
+    axis.set_xlabel("forgotten on source → worse")
+    axis.set_ylabel("gained on target → better")
+    axis.margins(0.12)
+    _label_points(axis, {s.label: p for s, p in points.items()})
+
+
+def _label_points(axis: Axes, points: dict[str, tuple[float, float]]) -> None:
+    """Each label goes to the free side of its point where it covers the fewest other labels and points."""
+    axis.autoscale_view()
+    taken: list[Bbox] = []
+    bounds = axis.get_window_extent()
+    pixels = {k: axis.transData.transform(p) for k, p in points.items()}
+    dots = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in pixels.values()]
+    scale = axis.figure.dpi / 72
+    for label, (x, y) in pixels.items():
+        wide, high = len(label) * 4.0 * scale, 8.5 * scale
+        offsets = [(dx, dy) for dy, dx in product((0, 9, -9, 18, -18, 27, -27), (8, -8, 0)) if dx or dy]
+        placed = []
+        for order, (dx, dy) in enumerate(offsets):
+            left = x + dx * scale - (wide if dx < 0 else wide / 2 if dx == 0 else 0)
+            box = Bbox.from_bounds(left, y + dy * scale - high / 2, wide, high)
+            hits = sum(_overlap(box, b) for b in taken) * 3 + sum(_overlap(box, b) for b in dots)
+            outside = box.width * box.height - _overlap(box, bounds)
+            placed.append((hits + 2 * outside + order * 2, order, box))
+        _, order, box = min(placed, key=lambda p: p[:2])
+        taken.append(box)
+        dx, dy = offsets[order]
+        side = "left" if dx > 0 else "right" if dx < 0 else "center"
+        axis.annotate(label, points[label], (dx, dy), textcoords="offset points", ha=side, va="center", fontsize=6.6, zorder=4)
+
+
+def _overlap(a: Bbox, b: Bbox) -> float:
+    both = Bbox.intersection(a, b)
+    return both.width * both.height if both is not None else 0.0
+
+
+def losses(systems: Systems) -> Figure | None:
+    """Small multiples: one panel a term, train first, then validation; one line a run."""
+    prefixes = ("train/", "valid/")
+    names = dict.fromkeys(n for p in prefixes for s in systems.adapted for r in s.runs for n in r.curves if n.startswith(p))
+    if not names:
+        return None
+    figure, axes = _grid(len(names), 3.0, 2.1, 4)
+    styles = _styles(systems)
+    for axis, name in zip(axes, names):
+        for system, curve in _curves(systems, name):
+            colour, line, _ = styles[system]
+            steps, values = np.asarray(curve, dtype=float).T
+            axis.plot(steps, values, line, color=colour, lw=1.1, marker="." if len(curve) < 8 else None, ms=4)
+        axis.set_title(name.replace("/", " · "))
+        axis.margins(x=0.02)
+        axis.set_xlabel("step")
+    handles = [Line2D([], [], color=c, ls=ls, lw=1.4, label=s.label) for s, (c, ls, _) in styles.items()]
+    figure.legend(handles=handles, loc="outside upper left", ncols=4, fontsize=7.5)
+    return figure
+
+
+def _curves(systems: Systems, name: str) -> Iterator[tuple[System, list[tuple[int, float]]]]:
+    """Every run's curve of a term, thinned to what a small panel can show."""
+    for system in systems.adapted:
+        for run in system.runs:
+            curve = [(s, v) for s, v in run.curves.get(name, []) if math.isfinite(v)]
+            if curve:
+                yield system, curve[:: max(1, math.ceil(len(curve) / MOST_POINTS))]
+
+
+def blocks(systems: Systems) -> Figure | None:
+    """The learnt weight of every block in the emotion and the speaker probe; chosen blocks are named in ink."""
+    found = {json.dumps(e, sort_keys=True): e for s in systems.adapted for r in s.runs for e in r.layers}
+    if not found:
+        return None
+    figure, axes = _grid(len(found), 4.6, 2.6, 3)
+    for axis, entry in zip(axes, found.values()):
+        _blocks_panel(axis, entry)
+    handles, labels = axes[0].get_legend_handles_labels()
+    figure.legend(handles, labels, loc="outside upper left", ncols=3, fontsize=7.5)
+    return figure
+
+
+def _blocks_panel(axis: Axes, entry: dict) -> None:
+    names = [str(b) for b in entry["blocks"]]
+    places = np.arange(len(names))
+    bars = [k for k in ("emotion", "speaker") if _fits(entry.get(k), names)]
+    for i, key in enumerate(bars):
+        wide = 0.76 / len(bars)
+        axis.bar(places - 0.38 + wide * (i + 0.5), entry[key], wide * 0.92, color=SERIES[i], label=key)
+    if _fits(entry.get("mean"), names):
+        axis.plot(places, entry["mean"], "D", color=INK, ms=4, label="mean")
+    chosen = {str(c) for c in entry.get("chosen") or ()}
+    axis.set_xticks(places, [f"{n} ●" if n in chosen else n for n in names], rotation=30 if len(names) > 6 else 0)
+    for tick, name in zip(axis.get_xticklabels(), names):
+        tick.set_color(INK if name in chosen else MUTED)
+    axis.grid(axis="x", visible=False)
+    axis.set_title(f"{entry.get('group', '')}: weight of each block")
+
+
+def _fits(weights: object, names: Sequence[str]) -> bool:
+    return isinstance(weights, list) and len(weights) == len(names)
+
+
+def mel_pairs(heard: Sequence[Listening]) -> Figure:
+    """Every system's mel spectrogram of one utterance a set, the recording first, on one time axis."""
+    firsts = list({h.spoken.set: h for h in reversed(heard)}.values())[::-1]
+    rows = max(len(h.clips) for h in firsts)
+    figure = Figure(figsize=(4.6 * len(firsts), 1.1 * rows + 0.5), layout="constrained")
+    with rc_context(STYLE):
+        axes = figure.subplots(rows, len(firsts), squeeze=False, sharex="col")
+        for column, heard_once in zip(axes.T, firsts):
+            column[0].set_title(f"{heard_once.spoken.set}: {heard_once.spoken.id}", fontsize=9)
+            for axis in column[len(heard_once.clips) :]:
+                axis.remove()
+            for axis, clip in zip(column, heard_once.clips):
+                extent = (0, clip.mel.shape[1] * HOP, 0, 1)
+                axis.imshow(clip.mel, cmap="magma", vmin=FLOOR, vmax=0, origin="lower", aspect="auto", extent=extent)
+                axis.set_ylabel(clip.system.label.replace("+", "+\n", 1), rotation=0, ha="right", va="center", fontsize=7)
+                axis.set_yticks([])
+                axis.grid(visible=False)
+            column[len(heard_once.clips) - 1].set_xlabel("seconds")
+    return figure

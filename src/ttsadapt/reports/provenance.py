@@ -1,0 +1,83 @@
+"""What ran: facts that all runs share, facts of each, and the runs that did not finish."""
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+
+from ttsadapt.reports.numbers import count, percent, seconds
+from ttsadapt.reports.study import Run, Study
+
+
+@dataclass(frozen=True)
+class RanRun:
+    """One finished run's line, and what only it says."""
+
+    run: Run
+    trained: str
+    wall: str
+    speed: str
+    details: dict[str, str]
+
+
+@dataclass(frozen=True)
+class Ran:
+    """Everything the page says on where the figures come from."""
+
+    shared: dict[str, str]
+    runs: list[RanRun]
+    judges: list[tuple[str, str, str]]
+    """(judge, what was measured, value on held-out recordings)"""
+
+
+def what_ran(study: Study) -> Ran:
+    flat = [dict(_flat(run.provenance)) for run in study.runs]
+    shared = {k: v for k, v in flat[0].items() if all(other.get(k) == v for other in flat)} if len(flat) > 1 else {}
+    runs = [_ran(run, {k: v for k, v in own.items() if k not in shared}) for run, own in zip(study.runs, flat)]
+    return Ran(shared, runs, _judges(study))
+
+
+def _ran(run: Run, own: dict[str, str]) -> RanRun:
+    summary = run.summary
+    asked = {"overrides": " ".join(run.overrides)} if run.overrides else {}
+    trained = f"{count(summary.get('trainable_parameters'))} of {count(summary.get('total_parameters'))}"
+    speed = summary.get("steps_per_second")
+    return RanRun(
+        run,
+        f"{trained} ({percent(summary.get('trainable_share'))})",
+        seconds(summary.get("train_seconds")),
+        f"{speed:.3g}" if isinstance(speed, int | float) else "–",
+        asked | own,
+    )
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
+    """{"versions": {"torch": "2"}} -> ("versions.torch", "2")."""
+    if isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _flat(inner, f"{name}.{key}" if name else str(key))
+    elif isinstance(value, list):
+        yield name, " ".join(map(str, value))
+    else:
+        yield name, f"{value:.6g}" if isinstance(value, float) else str(value)
+
+
+def _judges(study: Study) -> list[tuple[str, str, str]]:
+    found = [
+        (str(judge), measure.replace("_", " "), value)
+        for run in study.runs
+        for judge, errors in (run.summary.get("judges") or {}).items()
+        for measure, value in _flat(errors)
+    ]
+    return list(dict.fromkeys(found))
+
+
+def facts(study: Study) -> list[str]:
+    """One line a run that did not finish."""
+    return [f"{run.name} ({run.id}) {run.status}{': ' + run.error if run.error else ''}" for run in study.unfinished]
+
+
+def date(study: Study) -> str:
+    """Day of the newest finished run."""
+    newest = max((run.folder / "summary.json").stat().st_mtime for run in study.runs)
+    return datetime.fromtimestamp(newest).astimezone().strftime("%Y-%m-%d")

@@ -1,0 +1,183 @@
+"""Systems: what a row of a table stands for. Runs that differ in nothing but their seed are one system."""
+
+import math
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from ttsadapt.errors import UserError
+from ttsadapt.files import inside
+from ttsadapt.reports.numbers import Estimate, interval, paired
+from ttsadapt.reports.study import MetricInfo, Run, Study
+
+PRESERVATION = frozenset({"ewc", "kd", "rehearsal"})
+"""strategies that say what is kept; the others say what trains and how"""
+
+SEEDLESS = ("seed=", "study=", "experiments=", "hydra", "logger", "trainer.devices=", "strategy=", "name=")
+"""overrides that do not tell two systems of one name apart"""
+
+
+@dataclass(eq=False)
+class System:
+    """A row: the ceiling, the vocoder's ceiling, the floor, or an adapted model."""
+
+    label: str
+    kind: str
+    """"ceiling", "vocoder", "floor" or "adapted" """
+    sources: list[tuple[Run, str]]
+    """runs and the prefix of the sets that hold this system's scores"""
+    backbone: str = ""
+    strategies: tuple[str, ...] = ()
+    _values: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict, repr=False)
+
+    @property
+    def adapted(self) -> bool:
+        return self.kind == "adapted"
+
+    @property
+    def runs(self) -> list[Run]:
+        return [run for run, _ in self.sources]
+
+    @property
+    def how(self) -> tuple[str, ...]:
+        return tuple(s for s in self.strategies if s not in PRESERVATION)
+
+    @property
+    def preserving(self) -> bool:
+        return any(s in PRESERVATION for s in self.strategies)
+
+    def values(self, set_: str, metric: str) -> dict[str, float]:
+        """Per utterance, averaged over runs: seeds are averaged before anything is resampled."""
+        if (set_, metric) not in self._values:
+            gathered: dict[str, list[float]] = defaultdict(list)
+            for run, prefix in self.sources:
+                for id_, value in run.scores.get((prefix + set_, metric), {}).items():
+                    gathered[id_].append(value)
+            self._values[set_, metric] = {k: sum(v) / len(v) for k, v in gathered.items()}
+        return self._values[set_, metric]
+
+    def estimate(self, set_: str, metric: str) -> Estimate | None:
+        """What the runs' summaries agree on; where seeds differ, the mean over utterances after averaging the seeds."""
+        stated = {e for run, prefix in self.sources if (e := _stated(run, prefix + set_, metric))}
+        if len(stated) == 1:
+            return stated.pop()
+        return interval(self.values(set_, metric).values())
+
+    def spread(self, set_: str, metric: str) -> float | None:
+        """Standard deviation over seeds of the run's mean; None for a single run."""
+        means = [e.mean for run, prefix in self.sources if (e := _stated(run, prefix + set_, metric))]
+        return float(np.std(means, ddof=1)) if self.adapted and len(means) > 1 else None
+
+    def cost(self, key: str) -> float | None:
+        """A number of summary.json, averaged over seeds; None where no run states it."""
+        if not self.adapted:
+            return None
+        found = [v for run in self.runs if isinstance(v := run.summary.get(key), int | float) and math.isfinite(v)]
+        return sum(found) / len(found) if found else None
+
+    def drift(self, set_: str) -> float | None:
+        """KL from the untuned model, nats a position."""
+        kl = [v for run in self.runs if isinstance(v := (run.summary.get("kl") or {}).get(set_), int | float)]
+        return sum(kl) / len(kl) if self.adapted and kl else None
+
+    def wav(self, set_: str, utterance: str) -> Path | None:
+        for run, prefix in self.sources:
+            try:
+                path = inside(run.folder / "wavs", f"{prefix}{set_}/{utterance}.wav")
+            except UserError:  # an id that climbs out of the folder is not looked for
+                continue
+            if path.is_file():
+                return path
+        return None
+
+
+def _stated(run: Run, set_: str, metric: str) -> Estimate | None:
+    return Estimate.read(((run.summary.get("sets") or {}).get(set_) or {}).get(metric))
+
+
+class Systems(list[System]):
+    """All rows of a study: references first, then adapted models from few strategies to many."""
+
+    def __init__(self, study: Study) -> None:
+        self.study = study
+        backbones = sorted({r.backbone for r in study.runs})
+        super().__init__([System("recordings", "ceiling", [(r, "recordings/") for r in study.runs])])
+        for backbone in backbones:
+            self += self._of_backbone(backbone, f" · {backbone}" if len(backbones) > 1 else "")
+        self[:] = [s for s in self if s.adapted or any(_has(run, prefix) for run, prefix in s.sources)]
+
+    def _of_backbone(self, backbone: str, suffix: str) -> Iterable[System]:
+        runs = [r for r in self.study.runs if r.backbone == backbone]
+        untuned = [(r, "") for r in runs if not r.strategies]
+        yield System(f"resynthesis{suffix}", "vocoder", [(r, "resynthesis/") for r in runs], backbone)
+        yield System(f"base{suffix}", "floor", [*untuned, *((r, "base/") for r in runs)], backbone)
+        for label, group in _seed_groups([r for r in runs if r.strategies]):
+            yield System(label + suffix, "adapted", [(r, "") for r in group], backbone, group[0].strategies)
+
+    @cached_property
+    def adapted(self) -> list[System]:
+        return [s for s in self if s.adapted]
+
+    def of_kind(self, kind: str, backbone: str) -> System | None:
+        return next((s for s in self if s.kind == kind and s.backbone in ("", backbone)), None)
+
+    def improvement(self, metric: MetricInfo, set_: str, ours: System, other: System) -> Estimate | None:
+        """How much better `ours` is than `other`, paired by utterance; positive = better, whatever the metric's direction."""
+        a, b = (self._badness(metric, set_, s) for s in (ours, other))
+        return paired(b, a)
+
+    def _badness(self, metric: MetricInfo, set_: str, system: System) -> dict[str, float]:
+        values = system.values(set_, metric.name)
+        if metric.better == "lower":
+            return values
+        if metric.better == "higher":
+            return {k: -v for k, v in values.items()}
+        recordings = self.of_kind("ceiling", system.backbone)
+        reference = recordings.values(set_, metric.name) if recordings else {}
+        return {k: abs(v - reference[k]) for k, v in values.items() if k in reference}
+
+    def change(self, kind: str, metric: MetricInfo, system: System) -> Estimate | None:
+        """`kind` "gain" (on target, positive = better) or "forgetting" (on source, positive = worse), against the base."""
+        stated = {e for run in system.runs if (e := Estimate.read((run.summary.get(kind) or {}).get(metric.name)))}
+        if len(stated) == 1:
+            return stated.pop()
+        base = self.of_kind("floor", system.backbone)
+        if base is None:
+            return None
+        ours, other = (system, base) if kind == "gain" else (base, system)
+        return self.improvement(metric, "target" if kind == "gain" else "source", ours, other)
+
+    def preserved_pairs(self) -> list[tuple[System, System]]:
+        """(without, with): adapted alike but for what preserves."""
+        return [
+            (plain, kept)
+            for plain in self.adapted
+            for kept in self.adapted
+            if not plain.preserving and kept.preserving and (plain.backbone, plain.how) == (kept.backbone, kept.how)
+        ]
+
+
+def _has(run: Run, prefix: str) -> bool:
+    plain = (s for s, _ in run.scores) if run.scores else iter(run.summary.get("sets") or {})
+    return any(s.startswith(prefix) for s in plain)
+
+
+def _seed_groups(runs: list[Run]) -> list[tuple[str, list[Run]]]:
+    """Runs by name and by what was overridden besides the seed; the label says what sets two of one name apart."""
+    groups: dict[tuple[str, frozenset[str]], list[Run]] = defaultdict(list)
+    for run in runs:
+        groups[run.name, _asked(run)].append(run)
+    labelled = []
+    for (name, asked), group in groups.items():
+        siblings = [a for n, a in groups if n == name]
+        own = sorted(asked - frozenset.intersection(*siblings))
+        labelled.append((f"{name} ({', '.join(own)})" if own else name, group))
+    return labelled
+
+
+def _asked(run: Run) -> frozenset[str]:
+    return frozenset(o.lstrip("+~") for o in run.overrides if not o.lstrip("+~").startswith(SEEDLESS))

@@ -1,0 +1,184 @@
+"""One run from its config to its summary: skip if done, train or resume, speak, score, write down what happened."""
+
+import os
+import traceback
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+import torch
+from filelock import FileLock
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+from safetensors.torch import save
+
+from ttsadapt.artifacts import ensure
+from ttsadapt.assembly import Assembly, Run, restore
+from ttsadapt.config.base import untuned_config
+from ttsadapt.config.identity import code_hash, run_folder, run_id, status
+from ttsadapt.data.module import AdaptationData
+from ttsadapt.errors import CheckpointError, UserError
+from ttsadapt.files import replacing, write_json, write_text
+from ttsadapt.learner import Learner, adapt
+from ttsadapt.provenance import Stopwatch, provenance
+from ttsadapt.scoring import score_run
+from ttsadapt.strategies.base import Mix, Strategy, Study
+from ttsadapt.trainer import build_loggers, build_trainer
+
+
+def is_main() -> bool:
+    return os.environ.get("LOCAL_RANK", "0") == "0"
+
+
+def name_of(cfg: DictConfig) -> str:
+    """How a table calls this run: the strategies it combines."""
+    return "+".join(sorted(cfg.strategy)) or "base"
+
+
+def train(cfg: DictConfig) -> float | None:
+    """Run to the end, from wherever an earlier attempt stopped; a finished run returns at once."""
+    folder = run_folder(cfg)
+    folder.mkdir(parents=True, exist_ok=True)
+    if not is_main():
+        return _train(cfg, folder)
+    with FileLock(folder / ".lock"):
+        if status(folder) == "finished":
+            print(f"{name_of(cfg)}: already finished in {folder}")
+            return None
+        try:
+            return _train(cfg, folder)
+        except BaseException as error:
+            line = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
+            head = {"status": "failed", "run_id": run_id(cfg), "study": cfg.study, "name": name_of(cfg)}
+            write_json(folder / "summary.json", head | {"error": line, "traceback": traceback.format_exc()})
+            raise
+
+
+def _train(cfg: DictConfig, folder: Path) -> float | None:
+    _prepare_process(cfg)
+    write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+    assembly = Assembly(cfg)
+    metrics = {name: instantiate(node) for name, node in cfg.metric.items()}
+    ensure(*assembly.needs(), *(need for metric in metrics.values() for need in metric.needs(assembly.corpus.folder, assembly.cache)))
+    learner, claims = build_learner(assembly)
+    stopwatch, trainer = Stopwatch(), None
+    if claims:
+        data = build_data(assembly, learner)
+        loggers = build_loggers(cfg, folder, run_id(cfg), name_of(cfg), learner.base_hash)
+        trainer = build_trainer(cfg, folder, loggers, [stopwatch])
+        last = folder / "checkpoints" / "last.ckpt"
+        try:
+            trainer.fit(learner, data, ckpt_path=str(last) if cfg.resume and last.is_file() else None, weights_only=True)
+        except BaseException:
+            for logger in loggers:
+                logger.finalize("failed")
+            raise
+        if not is_main():
+            return None
+        _keep(learner, assembly, folder)
+    # The training graph is gone: what follows looks at the tuned model only.
+    learner.eval().to("cpu" if trainer is None else trainer.strategy.root_device)
+    untuned = Run(untuned_config(cfg), first=assembly.needs()) if claims and assembly.base_cfg is not None and metrics else None
+    scored = score_run(assembly, learner, metrics, folder, untuned)
+    summary = summarise(cfg, learner, stopwatch) | scored
+    write_json(folder / "provenance.json", provenance(cfg, learner.base_hash, assembly.corpus.folder.name, stopwatch))
+    if trainer is not None:
+        _tell(trainer, folder, summary)
+    write_json(folder / "summary.json", summary)
+    return None
+
+
+def _prepare_process(cfg: DictConfig) -> None:
+    if cfg.trainer.threads:
+        torch.set_num_threads(cfg.trainer.threads)
+    L.seed_everything(cfg.seed, workers=True, verbose=False)
+
+
+def build_learner(assembly: Assembly) -> tuple[Learner, list[Any]]:
+    """The adapted, still untrained model; no claims when the run asks for no strategy (the untuned model)."""
+    cfg, base = assembly.cfg, assembly.base
+    strategies: dict[str, Strategy] = {name: instantiate(node) for name, node in sorted(cfg.strategy.items())}
+    claims: list[Any] = []
+    if strategies:
+        claims = adapt(base.backbone, strategies, lambda name: look(assembly, name))
+    return learner_of(cfg, assembly, strategies, claims), claims
+
+
+def learner_of(cfg: DictConfig, assembly: Assembly, strategies: dict[str, Strategy], claims: list[Any]) -> Learner:
+    base, valid = assembly.base, tuple(valid_sets(assembly))
+    return Learner(base.backbone, strategies, claims, instantiate(cfg.optimizer), instantiate(cfg.scheduler), base.hash, valid)
+
+
+def look(assembly: Assembly, name: str) -> Study:
+    """What the strategy `name` may see, with a generator of its own."""
+    cfg = assembly.cfg
+    source, learnt = assembly.features("source.train", f"{assembly.learnt}.train")
+    cache = assembly.cache / "studies" / f"{assembly.base.hash or 'scratch'}-{assembly.corpus.folder.name}"
+    cache.mkdir(parents=True, exist_ok=True)
+    return Study(assembly.base.backbone, source, learnt, cache, cfg.seed, generator(cfg.seed, name))
+
+
+def generator(seed: int, name: str) -> torch.Generator:
+    """Its own for every (seed, name), so that adding a strategy changes no other's draw."""
+    state = int.from_bytes(name.encode()[:6].ljust(6, b"\0"), "big") ^ (seed * 0x9E3779B1)
+    return torch.Generator().manual_seed(state % 2**63)
+
+
+def valid_sets(assembly: Assembly) -> list[str]:
+    return [s for s in ("target", "source") if f"{s}.valid" in assembly.corpus.names() and (s == "source" or assembly.learnt == "target")]
+
+
+def build_data(assembly: Assembly, learner: Learner) -> AdaptationData:
+    cfg = assembly.cfg
+    learnt, source = assembly.features(f"{assembly.learnt}.train", "source.train")
+    mixes = [s.mix(learnt, source, generator(cfg.seed, f"mix {n}")) for n, s in learner.strategies.items()]  # type: ignore[operator]
+    mix: Mix | None = next((m for m in mixes if m is not None), None)
+    sets = valid_sets(assembly)
+    valid = dict(zip(sets, assembly.features(*(f"{s}.valid" for s in sets))))
+    return AdaptationData(learnt, source if mix else None, valid, mix, cfg.batch_frames, cfg.seed, cfg.trainer.accumulate)
+
+
+def _keep(learner: Learner, assembly: Assembly, folder: Path) -> None:
+    """Beyond the checkpoints: adapters and rankings of the strategies; whole weights when this run is a base for others."""
+    for strategy in learner.strategies.values():
+        strategy.save(learner.backbone, folder)  # type: ignore[operator]
+    if assembly.base_cfg is None:
+        place = folder / "checkpoints"
+        with replacing(place / "model.safetensors") as temporary:
+            temporary.write_bytes(save({n: t.detach().cpu().contiguous().clone() for n, t in learner.backbone.state_dict().items()}))
+        with replacing(place / "frontend.pt") as temporary:
+            torch.save(assembly.base.frontend.state(), temporary)
+
+
+def summarise(cfg: DictConfig, learner: Learner, stopwatch: Stopwatch) -> dict[str, Any]:
+    trained = sum(p.numel() for p in learner.parameters() if p.requires_grad)
+    total = sum(p.numel() for p in learner.backbone.parameters())
+    return {
+        "status": "finished", "run_id": run_id(cfg), "study": cfg.study, "name": name_of(cfg), "strategies": sorted(cfg.strategy),
+        "backbone": cfg.backbone._target_.rpartition(".")[2], "seed": cfg.seed, "code": code_hash(),
+        "trainable_parameters": trained, "total_parameters": total, "trainable_share": trained / total,
+        "steps": stopwatch.steps, "train_seconds": stopwatch.seconds, "steps_per_second": stopwatch.steps / max(stopwatch.seconds, 1e-9),
+    }  # fmt: skip
+
+
+def _tell(trainer: L.Trainer, folder: Path, summary: dict[str, Any]) -> None:
+    """The loggers that can show it get the final table, some speech and the run's files."""
+    from ttsadapt.showing import show
+
+    for logger in trainer.loggers:
+        show(logger, folder, summary)
+        logger.finalize("success")
+
+
+def restored(folder: Path) -> tuple[Assembly, Learner]:
+    """A finished run's tuned model, from its folder alone."""
+    if not (folder / "config.yaml").is_file():
+        raise CheckpointError(f"{folder} holds no run: give the folder that has a config.yaml, as in outputs/<study>/<run id>")
+    cfg = OmegaConf.load(folder / "config.yaml")
+    assembly = Assembly(cfg)  # type: ignore[arg-type]
+    ensure(*assembly.needs())
+    learner, claims = build_learner(assembly)
+    if claims:
+        last = folder / "checkpoints" / "last.ckpt"
+        learner.load_state_dict(learner.completed(restore(last), str(last)))
+    return assembly, learner.eval()  # type: ignore[return-value]

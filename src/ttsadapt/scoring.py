@@ -1,0 +1,86 @@
+"""Speak the test sentences, score them beside the ceiling and the floor, measure the drift: a run's scores.csv and summary."""
+
+import copy
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+from ttsadapt.artifacts import ensure
+from ttsadapt.assembly import Assembly, Run
+from ttsadapt.backbones.base import Backbone, to_device
+from ttsadapt.data.features import FeatureSet
+from ttsadapt.evaluation import References, Row, read_scores, score_set, summarise, write_scores
+from ttsadapt.files import digest
+from ttsadapt.learner import Learner
+from ttsadapt.metrics.base import UtteranceMetric
+from ttsadapt.speaking import speak
+
+
+def score_run(
+    assembly: Assembly, learner: Learner, metrics: Mapping[str, UtteranceMetric], folder: Path, untuned: Run | None
+) -> dict[str, Any]:
+    """Writes wavs/ and scores.csv; gives `sets`, `gain`, `forgetting`, `judges` and `kl` of summary.json."""
+    if not metrics:
+        return {}
+    for metric in metrics.values():
+        metric.open(assembly.corpus.folder, assembly.cache)
+    rows: list[Row] = []
+    for name in assembly.cfg.evaluation.sets:
+        utterances = assembly.utterances(f"{name}.test")[: assembly.cfg.evaluation.limit]
+        audio = speak(learner.backbone, utterances, folder / "wavs" / name, name, assembly.cfg.evaluation.seed)
+        rows += score_set(metrics, name, audio, utterances, assembly.corpus.folder, assembly.cache)
+    references = ceiling(assembly, learner.backbone, metrics)
+    ensure(references, *([untuned] if untuned else []))
+    rows += references.rows()
+    if untuned:
+        floor = [r for r in read_scores(untuned.folder / "scores.csv") if "/" not in r["set"]]
+        rows += [r | {"set": f"base/{r['set']}"} for r in floor]
+    write_scores(folder / "scores.csv", rows)
+    return summarise(rows) | {"judges": judges(metrics), "kl": drift(assembly, learner)}
+
+
+def ceiling(assembly: Assembly, backbone: Backbone, metrics: Mapping[str, UtteranceMetric]) -> References:
+    """Scores of the recordings, and of the recordings through the backbone's own codec or vocoder."""
+    sets = {name: assembly.utterances(f"{name}.test")[: assembly.cfg.evaluation.limit] for name in assembly.cfg.evaluation.sets}
+    codec = digest([OmegaConf.to_container(assembly.cfg.backbone, resolve=True), assembly.base.hash])
+    return References(sets, metrics, assembly.corpus.folder, assembly.cache, backbone.resynthesize, backbone.sample_rate, codec)
+
+
+def judges(metrics: Mapping[str, UtteranceMetric]) -> dict[str, Any]:
+    """Every recogniser's and encoder's own error on held-out recordings."""
+    cards: dict[str, Any] = {}
+    for metric in metrics.values():
+        cards |= metric.own_errors()
+    return cards
+
+
+@torch.no_grad()
+def drift(assembly: Assembly, learner: Learner, frames: int = 8000) -> dict[str, float]:
+    """KL(untuned || tuned) in nats per supervised position of the validation sets, summed over heads; {} when nothing was tuned.
+
+    A small penalty does not prove that little was forgotten; this is measured on the outputs themselves.
+    """
+    if not any(p.requires_grad for p in learner.parameters()):
+        return {}
+    untuned = Assembly(assembly.cfg).base.backbone.eval()
+    tuned = copy.copy(learner).eval()
+    names = [n for n in ("target", "source") if f"{n}.valid" in assembly.corpus.names()]
+    sets = dict(zip(names, assembly.features(*(f"{n}.valid" for n in names))))
+    return {name: _divergence(tuned, untuned, features, frames) for name, features in sets.items()}
+
+
+def _divergence(tuned: Learner, untuned: Backbone, features: FeatureSet, frames: int) -> float:
+    sums: dict[str, float] = {}
+    counts: dict[str, int] = {}
+    for batch in features.batches(frames):
+        batch = to_device(batch, tuned.device)
+        for strategy in tuned.strategies.values():
+            strategy.condition(batch)  # type: ignore[operator]
+        ours, theirs = tuned.backbone(batch), untuned.to(tuned.device)(batch)
+        for name, head in ours.items():
+            sums[name] = sums.get(name, 0.0) + float(head.kl_per_position(theirs[name]).sum())
+            counts[name] = counts.get(name, 0) + head.count
+    return sum(total / max(counts[name], 1) for name, total in sums.items())

@@ -1,0 +1,17 @@
+"""`ttsadapt synthesize`: speaks a text with a finished run."""
+
+from omegaconf import DictConfig
+
+from ttsadapt.config.app import command
+
+
+def job(cfg: DictConfig) -> None:
+    from ttsadapt.run import synthesize
+
+    return synthesize(cfg)
+
+
+main = command("synthesize", job)
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,37 @@
+"""Lightning's Trainer with what makes a run safe and resumable."""
+
+from pathlib import Path
+from typing import Any
+
+import lightning as L
+from hydra.utils import instantiate
+from omegaconf import DictConfig, OmegaConf
+
+from ttsadapt.callbacks.checkpoint import Checkpoints, SafeCheckpointIO
+from ttsadapt.callbacks.guard import FiniteLoss
+from ttsadapt.callbacks.progress import Progress
+from ttsadapt.callbacks.state import RandomState
+from ttsadapt.callbacks.throughput import Throughput
+from ttsadapt.loggers.base import RunLogger
+
+
+def build_trainer(cfg: DictConfig, folder: Path, loggers: list[RunLogger], callbacks: list[L.Callback]) -> L.Trainer:
+    wanted = cfg.trainer
+    monitor = f"valid/{cfg.train_on}/loss"
+    # The guard comes before the checkpoints: a loss that is not finite is never saved.
+    safety = [FiniteLoss(), RandomState(), Throughput(), Checkpoints(folder / "checkpoints", wanted.checkpoint_every, monitor)]
+    return L.Trainer(
+        max_steps=wanted.max_steps or -1, max_epochs=wanted.max_epochs or -1, accelerator=wanted.accelerator, devices=wanted.devices,
+        strategy=wanted.strategy, precision=wanted.precision, gradient_clip_val=wanted.gradient_clip,
+        accumulate_grad_batches=wanted.accumulate, val_check_interval=wanted.val_every * wanted.accumulate, check_val_every_n_epoch=None,
+        log_every_n_steps=wanted.log_every, num_sanity_val_steps=0, use_distributed_sampler=False, default_root_dir=str(folder),
+        logger=loggers, callbacks=[*callbacks, *safety, *([Progress()] if wanted.progress else [])], plugins=[SafeCheckpointIO()],
+        enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=True,
+    )  # fmt: skip
+
+
+def build_loggers(cfg: DictConfig, folder: Path, run_id: str, name: str, base_hash: str) -> list[RunLogger]:
+    """Loggers of `logger=[csv,wandb]`; each gets the run's identity."""
+    config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
+    given = {"folder": folder, "run_id": run_id, "study": cfg.study, "config": config | {"name": name, "base_hash": base_hash}}
+    return [instantiate(node, **given, _convert_="all") for node in cfg.logger.values()]

@@ -1,0 +1,140 @@
+"""A small training run with all that makes exact resume hard; also a program, so that it can be killed.
+
+Dropout, noise drawn in the collate function, two accumulated batches a step (and an odd batch at the end of an epoch),
+shuffled epochs, validation within and at the end of epochs that draws random numbers, a learning-rate schedule.
+"""
+
+import argparse
+import random
+import signal
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import lightning
+import numpy as np
+import torch
+from torch import nn
+from torchdata.stateful_dataloader import StatefulDataLoader
+
+from ttsadapt.callbacks.checkpoint import Checkpoints, SafeCheckpointIO, last_checkpoint
+from ttsadapt.callbacks.guard import FiniteLoss
+from ttsadapt.callbacks.state import RandomState
+from ttsadapt.callbacks.throughput import Throughput
+from ttsadapt.loggers.csv import CSVLogger
+
+BATCHES = 7
+
+
+class Rows(torch.utils.data.Dataset):
+    """Gives what it is asked for: the sampler draws whole batches."""
+
+    def __getitem__(self, rows: list[int]) -> list[int]:
+        return rows
+
+
+class Shuffled(torch.utils.data.Sampler):
+    """Draws batches; has a length, a new order each epoch, and a state."""
+
+    def __init__(self) -> None:
+        self.epoch = self.at = 0
+
+    def set_epoch(self, epoch: int) -> None:
+        if epoch != self.epoch:
+            self.epoch, self.at = epoch, 0
+
+    def __len__(self) -> int:
+        return BATCHES
+
+    def __iter__(self) -> Iterator[list[int]]:
+        order = np.random.default_rng(self.epoch).permutation(BATCHES * 4).reshape(BATCHES, 4)
+        while self.at < BATCHES:
+            self.at += 1
+            yield order[self.at - 1].tolist()
+        self.at = 0
+
+    def state_dict(self) -> dict:
+        return {"epoch": self.epoch, "at": self.at}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.epoch, self.at = state["epoch"], state["at"]
+
+
+def collate(rows: list[int]) -> dict:
+    x = torch.tensor(rows, dtype=torch.float32)[:, None].repeat(1, 6) / 28
+    noise = torch.randn_like(x) * 0.1 + random.random() + np.random.rand()
+    return {"x": x + noise, "totals": {"frames": [10 * len(rows), 0], "tokens": [3 * len(rows), 0]}}
+
+
+class Module(lightning.LightningModule):
+    def __init__(self, bad_step: int | None = None, gradient_only: bool = False, naps: float = 0.0) -> None:
+        super().__init__()
+        self.net = nn.Sequential(nn.Linear(6, 16), nn.GELU(), nn.Dropout(0.3), nn.Linear(16, 1))
+        self.bad_step, self.gradient_only, self.naps = bad_step, gradient_only, naps
+
+    def training_step(self, batch: dict, index: int) -> dict:
+        time.sleep(self.naps)
+        output = self.net(batch["x"])
+        terms = {"task": output.square().mean(), "kd": 0.1 * (output - 1).abs().mean()}
+        if self.bad_step is not None and self.global_step + 1 >= self.bad_step:
+            if self.gradient_only:  # the value is finite, the slope is not
+                terms["kd"] = terms["kd"] + (terms["kd"] * 0).sqrt()
+            else:
+                terms["kd"] = terms["kd"] * float("nan")
+        loss = sum(terms.values())
+        self.log_dict({f"train/{k}": v.detach() for k, v in (terms | {"loss": loss}).items()})
+        return {"loss": loss, "terms": {k: v.detach() for k, v in terms.items()}}
+
+    def validation_step(self, batch: dict, index: int) -> None:
+        self.log("valid/target/loss", (self.net(batch["x"]) + torch.randn(())).square().mean(), batch_size=4)
+
+    def configure_optimizers(self) -> dict:
+        optimizer = torch.optim.AdamW(self.parameters(), lr=0.01)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.98), "interval": "step"}}
+
+
+def train(
+    folder: Path, steps: int = 18, every: int = 1, module: Module | None = None, io: SafeCheckpointIO | None = None, loggers: list | None = None,
+    callbacks: list | None = None, workers: int = 0, **options,
+) -> tuple[Module, lightning.Trainer]:
+    lightning.seed_everything(3, verbose=False)
+    module = module or Module()
+    loader = StatefulDataLoader(Rows(), sampler=Shuffled(), batch_size=None, collate_fn=collate, num_workers=workers)
+    valid = torch.utils.data.DataLoader(list(range(8)), batch_size=4, collate_fn=collate)
+    parts = [RandomState(), FiniteLoss(), Throughput(), *(callbacks or []), Checkpoints(folder / "checkpoints", every=every)]
+    options = {"accumulate_grad_batches": 2, "val_check_interval": 4, "log_every_n_steps": 1, "enable_progress_bar": False} | options
+    trainer = lightning.Trainer(
+        default_root_dir=folder, accelerator="cpu", devices=1, max_steps=steps, max_epochs=-1, logger=loggers or [CSVLogger(folder)], callbacks=parts,
+        plugins=[io or SafeCheckpointIO()], enable_model_summary=False, num_sanity_val_steps=0, **options,
+    )
+    trainer.fit(module, loader, valid, ckpt_path=last_checkpoint(folder), weights_only=True)
+    torch.save(module.state_dict(), folder / "final.pt")
+    return module, trainer
+
+
+class SlowIO(SafeCheckpointIO):
+    """Announces that a checkpoint is half-written and waits to be killed."""
+
+    def __init__(self, mark: Path, at: int) -> None:
+        self.mark, self.at, self.writes = mark, at, 0
+
+    def write(self, checkpoint: dict, file) -> None:
+        self.writes += 1
+        if self.writes == self.at and not self.mark.exists():
+            file.write(b"half a checkpoint")
+            file.flush()
+            self.mark.touch()
+            signal.pause()
+        super().write(checkpoint, file)
+
+
+if __name__ == "__main__":
+    parser = argparse.ArgumentParser()
+    parser.add_argument("folder", type=Path)
+    parser.add_argument("--naps", type=float, default=0.0)
+    parser.add_argument("--slow-write", type=int, default=0)
+    parser.add_argument("--every", type=int, default=1)
+    asked = parser.parse_args()
+    torch.set_num_threads(1)
+    slow = SlowIO(asked.folder / "writing", asked.slow_write) if asked.slow_write else None
+    train(asked.folder, module=Module(naps=asked.naps), io=slow, every=asked.every)

@@ -1,0 +1,91 @@
+import itertools
+
+import pytest
+import torch
+
+from ttsadapt.backbones.base import SOURCE, TARGET
+from ttsadapt.data.sampling import SMALLEST_STEP, StepSampler
+from ttsadapt.errors import ConfigError
+from ttsadapt.strategies.base import Mix
+
+
+class Lengths:
+    """What the sampler reads of a feature set."""
+
+    def __init__(self, n, origin, prefix):
+        g = torch.Generator().manual_seed(origin)
+        self.ids = [f"{prefix}{i}" for i in range(n)]
+        frames = torch.randint(60, 200, (n,), generator=g).tolist()
+        self.lengths = {i: {"frames": f, "phones": f // 6} for i, f in zip(self.ids, frames)}
+        self.origin = origin
+
+    def __len__(self):
+        return len(self.ids)
+
+
+def make(**kw):
+    target = Lengths(100, TARGET, "t")
+    return StepSampler(target, frames=1500, seed=3, **kw)
+
+
+def rehearsed(**kw):
+    source = Lengths(300, SOURCE, "s")
+    return make(source=source, mix=Mix(0.25, source.ids), **kw)
+
+
+def test_an_epoch_visits_nearly_all_once_in_steps_of_similar_length():
+    sampler = make()
+    steps = list(sampler)
+    assert len(steps) == len(sampler)
+    drawn = [i for step in steps for _, i in step.rows]
+    assert len(set(drawn)) == len(drawn) >= 100 - SMALLEST_STEP
+    assert all(step.totals["frames"][TARGET] <= 1500 + 3 * 200 for step in steps)
+    spread = [max(f) / min(f) for f in ([sampler.target.lengths[i]["frames"] for _, i in s.rows] for s in steps)]
+    assert sorted(spread)[len(spread) // 2] < 2
+
+
+def test_epochs_differ_and_runs_do_not():
+    sampler = make()
+    first, second = list(sampler), list(sampler)
+    assert first != second
+    again = make()
+    assert list(again) == first and list(again) == second
+
+
+@pytest.mark.parametrize("done", [0, 1, 7, 15, 22])
+def test_resume_goes_on_exactly(done):
+    straight = rehearsed()
+    everything = [*straight, *straight, *straight]
+    killed = rehearsed()
+    for _ in itertools.islice(itertools.chain(killed, killed, killed), done):
+        pass
+    resumed = rehearsed()
+    resumed.load_state_dict(dict(killed.state_dict()))
+    rest = list(resumed)
+    while done + len(rest) < len(everything):
+        rest += list(resumed)
+    assert rest == everything[done:]
+
+
+def test_the_rehearsed_share_of_frames_is_exact():
+    sampler = rehearsed()
+    steps = list(itertools.islice(itertools.chain.from_iterable(iter(lambda: sampler, None)), 120))
+    for start in (0, 30, 70):
+        window = steps[start : start + 50]
+        target, source = (sum(s.totals["frames"][o] for s in window) for o in (TARGET, SOURCE))
+        assert abs(source / (source + target) - 0.25) < 0.01
+
+
+def test_ranks_and_accumulation_split_the_same_steps():
+    whole = list(rehearsed())
+    parts = [list(rehearsed(rank=r, ranks=2, accumulate=2)) for r in (0, 1)]
+    assert len(parts[0]) == len(parts[1]) == 2 * len(whole)
+    for k, step in enumerate(whole):
+        pieces = [p for part in parts for p in part[2 * k : 2 * k + 2]]
+        assert sorted(row for p in pieces for row in p.rows) == sorted(step.rows)
+        assert all(p.rows and p.totals == step.totals and p.share == 0.25 for p in pieces)
+
+
+def test_too_many_parts_are_refused():
+    with pytest.raises(ConfigError, match="trainer.devices"):
+        make(ranks=4, accumulate=2)

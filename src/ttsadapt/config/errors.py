@@ -4,9 +4,10 @@ import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import Container, DictConfig, OmegaConf
-from omegaconf.errors import ConfigKeyError, OmegaConfBaseException, ValidationError
+from omegaconf.errors import ConfigKeyError, InterpolationResolutionError, OmegaConfBaseException, ValidationError
+from yaml import YAMLError
 
 from ttsadapt.config import paths
 from ttsadapt.config.nearest import hint, nearest
@@ -28,7 +29,15 @@ def one_line(error: BaseException) -> str | None:
             return _unknown_key(cause, error)
         if isinstance(cause, ValidationError):
             return f"{cause.full_key or 'the config'}: {_first_line(cause)}"
-    return _joined(chain) if isinstance(error, HydraException | OmegaConfBaseException) else None
+    if any(isinstance(c, InterpolationResolutionError) and not _known(c.__cause__) for c in chain):
+        return None  # a resolver of ours broke: that is no mistake of the user
+    if any(isinstance(c, YAMLError) for c in chain):
+        return "not readable as yaml: " + " ".join(str(next(c for c in chain if isinstance(c, YAMLError))).split())
+    return _joined(chain) if _known(error) else None
+
+
+def _known(error: BaseException | None) -> bool:
+    return error is None or isinstance(error, HydraException | OmegaConfBaseException)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -113,6 +122,6 @@ def _joined(chain: list[BaseException]) -> str:
     said: list[str] = []
     for error in chain:
         line = _first_line(error)
-        if isinstance(error, ConfigCompositionException | HydraException | OmegaConfBaseException) and line not in said:
+        if isinstance(error, HydraException | OmegaConfBaseException) and line not in said:
             said.append(line)
     return ": ".join(said)

@@ -97,8 +97,8 @@ def is_plain(wanted: ast.expr | None, module: Module) -> bool:
         return is_plain(wanted.left, module) or is_plain(wanted.right, module)
     if isinstance(wanted, ast.Subscript):
         name, arguments = _last_name(wanted.value), _arguments(wanted)
-        if name == "Literal":
-            return True
+        if name in ("Literal", "Annotated"):
+            return name == "Literal" or is_plain(arguments[0], module)
         return name in _PLAIN | _SEQUENCES | _MAPPINGS and all(is_plain(a, module) or _is_ellipsis(a) for a in arguments)
     if _last_name(wanted) in _PLAIN | _SEQUENCES | _MAPPINGS:
         return True

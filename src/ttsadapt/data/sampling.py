@@ -40,6 +40,7 @@ def bucketed(
     """lhotse's bucketing over frame counts, for one pass; one rank, since the step is split later.
 
     The order is drawn here: with its own `shuffle` lhotse 1.33 loses a cut per batch, one utterance in ten of a small corpus.
+    It may also end before all part-filled buckets were given: `StepSampler` adds what was left.
     """
     draw = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     order = [ids[k] for k in torch.randperm(len(ids), generator=draw).tolist()]
@@ -116,13 +117,24 @@ class StepSampler(Sampler[Drawn]):
     def _pass(self, epoch: int) -> Iterator[list[str]]:
         """One pass over the target in steps of at least `SMALLEST_STEP` utterances."""
         waiting: list[str] = []
-        for cuts in bucketed(self.target, self.target.ids, self.frames, self.seed, epoch):
-            waiting += [cut.id for cut in cuts]
+        for ids in self._whole_pass(epoch):
+            waiting += ids
             if len(waiting) >= SMALLEST_STEP:
                 yield waiting
                 waiting = []
         if waiting and len(self.target) < SMALLEST_STEP:
             yield (waiting * SMALLEST_STEP)[: max(len(waiting), self.ranks * self.accumulate)]
+
+    def _whole_pass(self, epoch: int) -> Iterator[list[str]]:
+        left = set(self.target.ids)
+        for cuts in bucketed(self.target, self.target.ids, self.frames, self.seed, epoch):
+            left -= {cut.id for cut in cuts}
+            yield [cut.id for cut in cuts]
+        rest = sorted(left, key=lambda i: (self.target.lengths[i]["frames"], i))
+        while rest:
+            room = max(1, self.frames // self.target.lengths[rest[-1]]["frames"])
+            yield rest[-room:]
+            del rest[-room:]
 
     def _batches(self) -> Iterator[Drawn]:
         rehearsed, parts, epoch = self._rehearsal(), self.ranks * self.accumulate, 0

@@ -4,6 +4,7 @@ import base64
 import hashlib
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
+from itertools import groupby
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
@@ -49,6 +50,7 @@ def render(
         figures={name: Markup(svg(figure, name, ALT[name])) for name, figure in figures.items()},
         probes=probes(systems),
         heard=heard,
+        heard_by_set=[(part, list(group)) for part, group in groupby(heard, key=lambda h: h.spoken.set)],
         available={s: sum(k == s for k, _ in systems.study.spoken) for s in systems.study.sets},
         clip_scores=lambda spoken, clip: clip_scores(systems, spoken, clip),
         ran=what_ran(systems.study),

@@ -6,7 +6,7 @@ from ttsadapt.config.app import command
 
 
 def job(cfg: DictConfig) -> None:
-    from ttsadapt.run import analyze
+    from ttsadapt.finished import analyze
 
     return analyze(cfg)
 

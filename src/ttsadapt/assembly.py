@@ -76,7 +76,9 @@ def _sources(frontend: Frontend) -> str:
 def _imports(name: str) -> set[str]:
     """Names of the ttsadapt modules that a module takes things from: codecs, phones, voices."""
     return {
-        getattr(value, "__module__", "") for value in vars(sys.modules[name]).values() if inspect.isclass(value) or inspect.isfunction(value)
+        getattr(value, "__module__", "")
+        for value in vars(sys.modules[name]).values()
+        if inspect.isclass(value) or inspect.isfunction(value)
     }
 
 
@@ -116,7 +118,9 @@ class Assembly:
 
     @cached_property
     def base(self) -> Base:
-        place = FittedFrontend(self.cfg, self.corpus, self.cache).folder if self.base_cfg is None else run_folder(self.base_cfg) / "checkpoints"
+        place = (
+            FittedFrontend(self.cfg, self.corpus, self.cache).folder if self.base_cfg is None else run_folder(self.base_cfg) / "checkpoints"
+        )
         frontend: Frontend = instantiate(self.cfg.backbone.frontend)
         frontend.restore(restore(place / "frontend.pt"))
         frontend.enroll([u for name in self.corpus.names() if name.endswith(".train") for u in self.corpus.utterances(name)])
@@ -129,7 +133,9 @@ class Assembly:
         try:
             backbone.load_state_dict(load_file(weights))
         except (RuntimeError, OSError, ValueError) as error:
-            raise CheckpointError(f"{weights} does not fit {type(backbone).__name__} as configured ({str(error).splitlines()[-1].strip()})") from error
+            raise CheckpointError(
+                f"{weights} does not fit {type(backbone).__name__} as configured ({str(error).splitlines()[-1].strip()})"
+            ) from error
         return Base(frontend, backbone, content_hash(weights))
 
     def utterances(self, name: str) -> list[Utterance]:
@@ -144,7 +150,9 @@ class Assembly:
         state = digest([_state_key(frontend.state()), self.corpus.folder.name, _sources(frontend)])
         artifacts = [Features(self.cache / "features" / f"{state}-{name}", frontend, self.utterances(name), name) for name in names]
         ensure(*artifacts)
-        return [FeatureSet(a.folder, frontend, a.utterances, SOURCE if n.startswith("source") else TARGET) for a, n in zip(artifacts, names)]
+        return [
+            FeatureSet(a.folder, frontend, a.utterances, SOURCE if n.startswith("source") else TARGET) for a, n in zip(artifacts, names)
+        ]
 
     @property
     def learnt(self) -> str:

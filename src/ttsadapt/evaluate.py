@@ -6,7 +6,7 @@ from ttsadapt.config.app import command
 
 
 def job(cfg: DictConfig) -> None:
-    from ttsadapt.run import evaluate
+    from ttsadapt.finished import evaluate
 
     return evaluate(cfg)
 

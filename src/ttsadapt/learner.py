@@ -165,7 +165,9 @@ class Learner(L.LightningModule):
         wrong = [n for n, t in saved.items() if n not in own or own[n].shape != t.shape]
         missing = [n for n in self.changed_state() if n not in saved]
         if wrong or missing:
-            raise CheckpointError(f"{where} does not fit this run's strategies: {(wrong + missing)[0]} (and {len(wrong + missing) - 1} more)")
+            raise CheckpointError(
+                f"{where} does not fit this run's strategies: {(wrong + missing)[0]} (and {len(wrong + missing) - 1} more)"
+            )
         return own | saved
 
 

@@ -13,16 +13,18 @@ from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import save
 
 from ttsadapt.artifacts import ensure
-from ttsadapt.assembly import Assembly, Run, restore
+from ttsadapt.assembly import Assembly, Run
+from ttsadapt.callbacks.samples import Samples
 from ttsadapt.config.base import untuned_config
 from ttsadapt.config.identity import code_hash, run_folder, run_id, status
 from ttsadapt.data.module import AdaptationData
-from ttsadapt.errors import CheckpointError, UserError
+from ttsadapt.errors import UserError
 from ttsadapt.files import replacing, write_json, write_text
 from ttsadapt.learner import Learner, adapt
+from ttsadapt.loggers.base import RunLogger, Used
 from ttsadapt.provenance import Stopwatch, provenance
-from ttsadapt.scoring import score_run
-from ttsadapt.strategies.base import Mix, Strategy, Study
+from ttsadapt.scoring import judge_needs, score_run
+from ttsadapt.strategies.base import Mix, Strategy, Study, generator
 from ttsadapt.trainer import build_loggers, build_trainer
 
 
@@ -59,19 +61,20 @@ def _train(cfg: DictConfig, folder: Path) -> float | None:
     write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
     assembly = Assembly(cfg)
     metrics = {name: instantiate(node) for name, node in cfg.metric.items()}
-    ensure(*assembly.needs(), *(need for metric in metrics.values() for need in metric.needs(assembly.corpus.folder, assembly.cache)))
+    ensure(*assembly.needs(), *judge_needs(assembly, metrics))
     learner, claims = build_learner(assembly)
     stopwatch, trainer = Stopwatch(), None
     if claims:
         data = build_data(assembly, learner)
         loggers = build_loggers(cfg, folder, run_id(cfg), name_of(cfg), learner.base_hash)
-        trainer = build_trainer(cfg, folder, loggers, [stopwatch])
+        heard = Samples(assembly.utterances(f"{assembly.learnt}.valid")[:2])
+        trainer = build_trainer(cfg, folder, loggers, [stopwatch, heard])
         last = folder / "checkpoints" / "last.ckpt"
         try:
             trainer.fit(learner, data, ckpt_path=str(last) if cfg.resume and last.is_file() else None, weights_only=True)
         except BaseException:
             for logger in loggers:
-                logger.finalize("failed")
+                logger.finish(failed=True)
             raise
         if not is_main():
             return None
@@ -83,7 +86,8 @@ def _train(cfg: DictConfig, folder: Path) -> float | None:
     summary = summarise(cfg, learner, stopwatch) | scored
     write_json(folder / "provenance.json", provenance(cfg, learner.base_hash, assembly.corpus.folder.name, stopwatch))
     if trainer is not None:
-        _tell(trainer, folder, summary)
+        uses = [Used(f"base-{learner.base_hash}", "base", learner.base_hash)] if learner.base_hash else []
+        _tell(trainer, folder, summary, [*uses, Used(assembly.corpus.folder.name, "corpus", assembly.corpus.folder.name)])
     write_json(folder / "summary.json", summary)
     return None
 
@@ -116,12 +120,6 @@ def look(assembly: Assembly, name: str) -> Study:
     cache = assembly.cache / "studies" / f"{assembly.base.hash or 'scratch'}-{assembly.corpus.folder.name}"
     cache.mkdir(parents=True, exist_ok=True)
     return Study(assembly.base.backbone, source, learnt, cache, cfg.seed, generator(cfg.seed, name))
-
-
-def generator(seed: int, name: str) -> torch.Generator:
-    """Its own for every (seed, name), so that adding a strategy changes no other's draw."""
-    state = int.from_bytes(name.encode()[:6].ljust(6, b"\0"), "big") ^ (seed * 0x9E3779B1)
-    return torch.Generator().manual_seed(state % 2**63)
 
 
 def valid_sets(assembly: Assembly) -> list[str]:
@@ -161,24 +159,11 @@ def summarise(cfg: DictConfig, learner: Learner, stopwatch: Stopwatch) -> dict[s
     }  # fmt: skip
 
 
-def _tell(trainer: L.Trainer, folder: Path, summary: dict[str, Any]) -> None:
+def _tell(trainer: L.Trainer, folder: Path, summary: dict[str, Any], uses: list[Used]) -> None:
     """The loggers that can show it get the final table, some speech and the run's files."""
     from ttsadapt.showing import show
 
     for logger in trainer.loggers:
-        show(logger, folder, summary)
-        logger.finalize("success")
-
-
-def restored(folder: Path) -> tuple[Assembly, Learner]:
-    """A finished run's tuned model, from its folder alone."""
-    if not (folder / "config.yaml").is_file():
-        raise CheckpointError(f"{folder} holds no run: give the folder that has a config.yaml, as in outputs/<study>/<run id>")
-    cfg = OmegaConf.load(folder / "config.yaml")
-    assembly = Assembly(cfg)  # type: ignore[arg-type]
-    ensure(*assembly.needs())
-    learner, claims = build_learner(assembly)
-    if claims:
-        last = folder / "checkpoints" / "last.ckpt"
-        learner.load_state_dict(learner.completed(restore(last), str(last)))
-    return assembly, learner.eval()  # type: ignore[return-value]
+        if isinstance(logger, RunLogger):
+            show(logger, folder, summary, uses)
+            logger.finish()

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from ttsadapt.artifacts import ensure
+from ttsadapt.artifacts import Artifact, ensure
 from ttsadapt.assembly import Assembly, Run
 from ttsadapt.backbones.base import Backbone, to_device
 from ttsadapt.data.features import FeatureSet
@@ -40,6 +40,11 @@ def score_run(
         rows += [r | {"set": f"base/{r['set']}"} for r in floor]
     write_scores(folder / "scores.csv", rows)
     return summarise(rows) | {"judges": judges(metrics), "kl": drift(assembly, learner)}
+
+
+def judge_needs(assembly: Assembly, metrics: Mapping[str, UtteranceMetric]) -> list[Artifact]:
+    """Recognisers and encoders that the metrics ask for."""
+    return [need for metric in metrics.values() for need in metric.needs(assembly.corpus.folder, assembly.cache)]
 
 
 def ceiling(assembly: Assembly, backbone: Backbone, metrics: Mapping[str, UtteranceMetric]) -> References:

@@ -6,7 +6,7 @@ from ttsadapt.config.app import command
 
 
 def job(cfg: DictConfig) -> None:
-    from ttsadapt.run import synthesize
+    from ttsadapt.finished import synthesize
 
     return synthesize(cfg)
 

@@ -93,7 +93,7 @@ def scores(strategies: tuple[str, ...], seed: int, tests: dict[str, int], text: 
             system = prefix or (how or "base/")
             for metric, (unit, better, base, top, best, spread) in METRICS.items():
                 noise = np.random.default_rng([len(set_), list(METRICS).index(metric)]).normal(0, spread, n)
-                own = np.random.default_rng([seed, hash_of(system, 0) % 2**32, list(METRICS).index(metric)]).normal(0, spread / 3, n)
+                own = np.random.default_rng([seed, hash_of(f"{system}{kept}", 0) % 2**32, list(METRICS).index(metric)]).normal(0, spread / 3, n)
                 moved = (best - base) * GAIN.get(system, 0)
                 if set_ == "target":
                     level = base + moved * (0.9 if kept else 1)

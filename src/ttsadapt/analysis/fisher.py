@@ -40,14 +40,16 @@ def fisher(backbone: Backbone, batches: Iterable[Batch], generator: torch.Genera
         total = [torch.zeros_like(p) for p in weights.values()]
         mass = 0.0
         for batch in tqdm(batches, "Fisher information", unit="batch", leave=False):
-            score, size = drawn_score(backbone(to_device(batch, device)), generator)
+            heads = backbone(to_device(batch, device))
+            _check(heads, batch)
+            score, size = drawn_score(heads, generator)
             if size > 0:
                 gradients = torch.autograd.grad(score, list(weights.values()), allow_unused=True)
                 _add_squares(total, gradients)
                 mass += size
     if mass == 0:
         raise DataError("Fisher information: the source utterances hold no supervised position: give more, or other, source data")
-    return _checked({n: t / mass for n, t in zip(weights, total)})
+    return {n: t / mass for n, t in zip(weights, total)}
 
 
 def drawn_score(heads: Heads, generator: torch.Generator) -> tuple[Tensor, float]:
@@ -131,8 +133,10 @@ def _add_squares(total: list[Tensor], gradients: Sequence[Tensor | None]) -> Non
     torch._foreach_addcmul_([t for t, _ in used], [g for _, g in used], [g for _, g in used])
 
 
-def _checked(information: dict[str, Tensor]) -> dict[str, Tensor]:
-    for name, value in information.items():
-        if not value.isfinite().all():
-            raise UserError(f"Fisher information of {name} is not finite: the base model predicts NaN or infinite values on source data")
-    return information
+def _check(heads: Heads, batch: Batch) -> None:
+    for name, head in heads.items():
+        if not head.log_likelihood_per_position().isfinite().all():
+            raise UserError(
+                f"Fisher information: the base model's {name} is not finite on {', '.join(batch['ids'][:3])}: "
+                "its weights or these recordings hold NaN or infinite values"
+            )

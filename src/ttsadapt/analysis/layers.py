@@ -42,6 +42,8 @@ class Settings:
     """utterances"""
     lr: float = 3e-3
     """peak of Adam's, after a warm-up over 8 % of the steps; the paper's 5e-4 is for many more steps"""
+    weights_lr: float = 3e-2
+    """the same for the weights over blocks, which would hardly leave their uniform start in so few steps"""
     clip: float = 10.0
     """of the gradient's norm"""
     width: int = 64
@@ -191,10 +193,10 @@ class Probe(nn.Module):
 
     def forward(self, states: Tensor, lengths: Tensor) -> Tensor:
         """(B, T, L, C) padded block outputs, (B,) lengths -> (B, classes) logits."""
-        x = torch.einsum("l,btlc->bct", self.weights.softmax(0), states)
-        inside = torch.arange(x.shape[-1], device=x.device) < lengths[:, None]
+        inside = (torch.arange(states.shape[1], device=states.device) < lengths[:, None])[:, None]
+        x = torch.einsum("l,btlc->bct", self.weights.softmax(0), states) * inside
         for convolution in self.convolutions:
-            x = convolution(x).relu() * inside[:, None]
+            x = convolution(x).relu() * inside
         # relative lengths, half a position short: they are multiplied back, and must not round past the end
         return self.classify(self.pool(x, (lengths - 0.5) / x.shape[-1])[..., 0])
 
@@ -214,7 +216,9 @@ def _train(
         probes = nn.ModuleDict(
             {n: Probe(blocks, channels, max(of.values()) + 1, settings.width, settings.kernel) for n, of in labels.items()}
         ).to(device)
-    optimizer = torch.optim.Adam(probes.parameters(), settings.lr)
+    of_blocks = [probe.weights for probe in probes.values()]
+    heads = [p for n, p in probes.named_parameters() if not n.endswith(".weights")]
+    optimizer = torch.optim.Adam([{"params": heads}, {"params": of_blocks, "lr": settings.weights_lr}], settings.lr)
     steps = max(1, len(ids) // settings.batch)  # batches of an epoch, none smaller than `batch` where there are enough
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: _schedule(s, settings.epochs * steps))
     for _ in tqdm(range(settings.epochs), "layer probes", unit="epoch", leave=False):

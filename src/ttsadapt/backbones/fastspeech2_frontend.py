@@ -1,10 +1,10 @@
 """Utterance -> phones, durations, pitch, energy, mel: what FastSpeech 2 learns from (Ren et al. 2021, section 2.3)."""
 
 import logging
-import os
 import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -207,7 +207,8 @@ class FastSpeech2Frontend(Frontend):
 def unlike(symbol: str, known: str) -> tuple[int, bool]:
     """Sorts known symbols by how well they stand in: longest common prefix (accents apart), then vowel for vowel."""
     a, b = unicodedata.normalize("NFD", symbol), unicodedata.normalize("NFD", known)
-    return -len(os.path.commonprefix([a, b])), (a[:1] in VOWELS) != (b[:1] in VOWELS)
+    prefix = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(a, b)))
+    return -prefix, (a[:1] in VOWELS) != (b[:1] in VOWELS)
 
 
 def frame_durations(phones: Sequence[Phone], frames: int, rate: float) -> Tensor:

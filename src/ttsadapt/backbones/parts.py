@@ -7,6 +7,7 @@ padding, so an utterance comes out the same alone and in any company.
 import math
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import pairwise
 
 import torch
 import torch.nn.functional as F
@@ -81,7 +82,7 @@ class VariancePredictor(nn.Module):
     def __init__(self, width: int, hidden: int, kernel: int, dropout: float, layers: int = 2) -> None:
         super().__init__()
         sizes = [width, *[hidden] * layers]
-        self.convs = nn.ModuleList(nn.Conv1d(a, b, kernel, padding=kernel // 2) for a, b in zip(sizes, sizes[1:]))
+        self.convs = nn.ModuleList(nn.Conv1d(a, b, kernel, padding=kernel // 2) for a, b in pairwise(sizes))
         self.norms = nn.ModuleList(nn.LayerNorm(hidden) for _ in range(layers))
         self.dropout = nn.Dropout(dropout)
         self.out = nn.Linear(hidden, 1)
@@ -98,7 +99,7 @@ class PostNet(nn.Module):
     def __init__(self, n_mels: int, hidden: int, kernel: int = 5, layers: int = 5, dropout: float = 0.5) -> None:
         super().__init__()
         sizes = [n_mels, *[hidden] * (layers - 1), n_mels]
-        self.convs = nn.ModuleList(nn.Conv1d(a, b, kernel, padding=kernel // 2) for a, b in zip(sizes, sizes[1:]))
+        self.convs = nn.ModuleList(nn.Conv1d(a, b, kernel, padding=kernel // 2) for a, b in pairwise(sizes))
         self.norms = nn.ModuleList(nn.BatchNorm1d(size) for size in sizes[1:])
         self.dropout = nn.Dropout(dropout)
 

@@ -124,9 +124,7 @@ class QwenTTSFrontend(Frontend):
         return self.speakers.size if self.speakers else 0
 
     def fit(self, utterances: Sequence[Utterance]) -> None:
-        if self.speakers:
-            self.speakers.fit(utterances)
-        self.enroll(utterances)
+        self.voices = self.speakers.fit(utterances) if self.speakers else {}
         spoken = {u.id: self.spoken(u) for u in tqdm(utterances, "phones", unit="utt", leave=False)}
         self._fit_codec([utterances[i] for i in evenly(len(utterances), self.recordings)], spoken)
         phones = sorted({s for phones in spoken.values() for s in phones})
@@ -147,8 +145,10 @@ class QwenTTSFrontend(Frontend):
         self.pace = (min(paces), max(paces))
 
     def enroll(self, utterances: Sequence[Utterance]) -> None:
-        if self.speakers:
-            self.voices |= self.speakers.vectors(utterances)
+        """Add the voices of these recordings. A voice that is known keeps its vector, so that the base does not shift."""
+        new = [u for u in utterances if u.speaker not in self.voices]
+        if self.speakers and new:
+            self.voices |= self.speakers.vectors(new)
 
     def state(self) -> dict[str, Any]:
         return {
@@ -187,7 +187,7 @@ class QwenTTSFrontend(Frontend):
         if meant not in known:
             raise DataError(
                 f"{where}: emotion {meant!r} is not in the pretraining data, which has {', '.join(known)}: "
-                f"say which is meant with backbone.frontend.emotion_aliases.{name}=<one of them>"
+                f"say which is meant with +backbone.frontend.emotion_aliases.{name}=<one of them>"
             )
         return meant
 

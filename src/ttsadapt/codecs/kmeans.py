@@ -118,9 +118,10 @@ class KMeansCodec:
         return (cepstra @ self.cosines).flatten(0, 1)
 
     def decode(self, tokens: Tensor) -> Tensor:
-        """(steps * levels,) -> (samples,) in [-1, 1]."""
+        """(steps * levels,) -> (samples,) in [-1, 1]; silence when it is too short for one window of the vocoder."""
         mel = self.decode_mel(tokens)
-        return self.vocoder(mel) if len(mel) else torch.zeros(0)
+        samples = max(0, len(mel) - 1) * self.mel.hop
+        return self.vocoder(mel) if samples > self.mel.n_fft // 2 else torch.zeros(samples)
 
     def state(self) -> dict[str, Any]:
         return {"codebooks": self._fitted(), "floor": self.floor, "bands": [list(b) for b in self.bands], "stack": self.stack}

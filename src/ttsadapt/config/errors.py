@@ -6,7 +6,7 @@ from pathlib import PurePosixPath
 
 from hydra.errors import HydraException, MissingConfigException, OverrideParseException
 from omegaconf import Container, DictConfig, OmegaConf
-from omegaconf.errors import ConfigKeyError, InterpolationResolutionError, OmegaConfBaseException, ValidationError
+from omegaconf.errors import ConfigAttributeError, ConfigKeyError, InterpolationResolutionError, OmegaConfBaseException, ValidationError
 from yaml import YAMLError
 
 from ttsadapt.config import paths
@@ -25,11 +25,11 @@ def one_line(error: BaseException) -> str | None:
             return _missing_config(cause)
         if isinstance(cause, OverrideParseException):
             return _unreadable(cause)
-        if isinstance(cause, ConfigKeyError):
+        if isinstance(cause, ConfigKeyError | ConfigAttributeError):
             return _unknown_key(cause, error)
         if isinstance(cause, ValidationError):
             return f"{cause.full_key or 'the config'}: {_first_line(cause)}"
-    if any(isinstance(c, InterpolationResolutionError) and not _known(c.__cause__) for c in chain):
+    if any(isinstance(c, InterpolationResolutionError) and not _known(below) for c, below in zip(chain, [*chain[1:], None])):
         return None  # a resolver of ours broke: that is no mistake of the user
     if any(isinstance(c, YAMLError) for c in chain):
         return "not readable as yaml: " + " ".join(str(next(c for c in chain if isinstance(c, YAMLError))).split())
@@ -41,9 +41,10 @@ def _known(error: BaseException | None) -> bool:
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    """OmegaConf clears `__cause__` of what it raises anew; the context is still there."""
     while error is not None:
         yield error
-        error = error.__cause__
+        error = error.__cause__ or error.__context__
 
 
 def _missing_config(error: MissingConfigException) -> str:
@@ -77,7 +78,7 @@ def _unreadable(error: OverrideParseException) -> str:
     return f"cannot read {error.override!r}: {told}; write key=value, lists as [a,b], and quote it for the shell"
 
 
-def _unknown_key(error: ConfigKeyError, outer: BaseException) -> str:
+def _unknown_key(error: OmegaConfBaseException, outer: BaseException) -> str:
     """`full_key` names the first part that does not exist; the override may go on below it."""
     asked = re.search(r"(?:override|delete[^']*|merging override) '?([\w./@-]+)", _first_line(outer))
     key = asked.group(1) if asked else str(error.full_key)

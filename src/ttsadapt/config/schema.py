@@ -1,8 +1,8 @@
 """What a composed config may hold: dataclasses for the top, the signature of its `_target_` for every node below.
 
 Arguments without a default that the yaml leaves out are errors when a yaml could give them (int, str, list ...). Others (a
-backbone, parameters, a folder computed at run time) are handed over by the code that instantiates the node, as is everything
-that a node with `_partial_: true` leaves out. Nothing is imported to check a config: `signatures` reads source text.
+backbone, parameters, and the argument `folder`) are handed over by the code that instantiates the node, as is everything that
+a node with `_partial_: true` leaves out. Nothing is imported to check a config: `signatures` reads source text.
 """
 
 import ast
@@ -14,9 +14,10 @@ from omegaconf.errors import MissingMandatoryValue, OmegaConfBaseException
 
 from ttsadapt.config.nearest import hint
 from ttsadapt.config.signatures import Parameter, Signature, constructor, is_dataclass, locate, module_file, read_module, resolve, signature
-from ttsadapt.config.values import accepts, is_plain
+from ttsadapt.config.values import accepts, is_plain, spelt
 from ttsadapt.errors import ConfigError
 
+_HANDED_OVER = {"folder"}
 _RESERVED = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
 
 Positive = Annotated[int, "> 0"]
@@ -39,12 +40,14 @@ class Paths:
 
 @dataclass
 class Trainer:
-    max_steps: Positive
-    """optimiser steps"""
+    max_steps: Positive | None
+    """optimiser steps; None: as many as max_epochs has"""
     max_epochs: Positive | None
     val_every: Positive
     """optimiser steps"""
     checkpoint_every: Positive
+    """optimiser steps"""
+    log_every: Positive
     """optimiser steps"""
     gradient_clip: Annotated[float, "> 0"] | None
     accumulate: Positive
@@ -142,8 +145,6 @@ def _plain(cfg: DictConfig, key: str) -> Any:
         name = error.full_key or key
         raise ConfigError(f"{name} has no value: add {name}=...") from error
     except OmegaConfBaseException as error:
-        if isinstance(error.__cause__, ConfigError):
-            raise error.__cause__ from error
         raise ConfigError(f"{error.full_key or key}: {str(error).splitlines()[0]}") from error
 
 
@@ -158,7 +159,7 @@ def _check_arguments(node: Node, taken: Signature, where: str) -> None:
             _check_nested(value, where + name)
     given = len(node.get("_args_", ()))
     for parameter in list(taken.parameters.values())[given:]:
-        missing = parameter.required and parameter.name not in arguments and not node.get("_partial_")
+        missing = parameter.required and parameter.name not in {*arguments, *_HANDED_OVER} and not node.get("_partial_")
         if missing and is_plain(parameter.annotation, parameter.module):
             raise ConfigError(f"{where}{parameter.name} is missing{_of(node)}: {where}{parameter.name}=<{_text(parameter)}>")
 
@@ -206,7 +207,7 @@ def _nearby(target: str) -> str:
     owner, _, name = target.rpartition(".")
     module, found = read_module(owner), locate(owner)
     if module is not None:
-        return hint(name, {**module.definitions, **module.imports})
+        return hint(name, module.definitions)
     if found is not None and isinstance(found.node, ast.ClassDef):
         return hint(name, [s.name for s in found.node.body if isinstance(s, ast.FunctionDef)])
     return f": there is no module {owner}"
@@ -217,10 +218,5 @@ def _of(node: Node) -> str:
 
 
 def _text(parameter: Parameter) -> str:
-    """The annotation as a user may read it, aliases spelt out."""
-    annotation = parameter.annotation
-    alias = annotation and isinstance(annotation, ast.Name) and resolve(parameter.module, annotation)
-    if alias and isinstance(alias.node, ast.Assign):
-        annotation = alias.node.value
-    text = ast.unparse(annotation) if annotation is not None else "a value"
-    return text.strip("'\"").replace("Positive", "int > 0")
+    """The annotation as a user may read it."""
+    return spelt(parameter.annotation, parameter.module) if parameter.annotation is not None else "a value"

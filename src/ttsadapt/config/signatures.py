@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
 
+_NO_ARGUMENTS = {"torch", "abc", "typing", "enum"}  # of their bases, of which a config needs to know nothing
 Definition = ast.ClassDef | ast.FunctionDef | ast.AsyncFunctionDef | ast.Assign | ast.AnnAssign
 _DEFINITIONS = (ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef, ast.Assign, ast.AnnAssign)
 
@@ -134,9 +135,19 @@ def _member(module: Module, parts: list[str]) -> Found | None:
 
 
 def resolve(module: Module, expression: ast.expr) -> Found | None:
-    """The definition that a name in `module` stands for."""
+    """The definition that a name in `module` stands for, when both are ours (installed libraries are too large to read for this)."""
     name = ast.unparse(expression)
-    return _member(module, name.split(".")) if name.replace(".", "").isidentifier() else None
+    origin = module.imports.get(name.split(".")[0], module.name)
+    if not name.replace(".", "").isidentifier() or _is_library(module.name) or _is_library(origin):
+        return None
+    return _member(module, name.split("."))
+
+
+@lru_cache
+def _is_library(name: str) -> bool:
+    top = name.split(".")[0]
+    file = module_file(top)
+    return top != __name__.split(".")[0] and (file is None or "site-packages" in file.parts)
 
 
 @lru_cache
@@ -174,12 +185,13 @@ def _with_bases(taken: Signature, module: Module, node: ast.ClassDef) -> Signatu
 
 
 def _of_base(module: Module, base: ast.expr) -> Signature:
-    found = resolve(module, base.value if isinstance(base, ast.Subscript) else base)
+    name = ast.unparse(base.value if isinstance(base, ast.Subscript) else base)
+    if module.imports.get(name.split(".")[0], "").split(".")[0] in _NO_ARGUMENTS:
+        return Signature()
+    found = _member(module, name.split("."))
     if found is None or not isinstance(found.node, ast.ClassDef):
         return Signature()
-    taken = constructor(found.module, found.node)
-    # Nothing but *args and **kwargs (torch.nn.Module): passes on to nothing, so it takes nothing.
-    return Signature() if taken.open and not taken.parameters else taken
+    return constructor(found.module, found.node)
 
 
 def _of_function(module: Module, node: ast.FunctionDef, bound: bool) -> Signature:

@@ -107,6 +107,23 @@ def is_plain(wanted: ast.expr | None, module: Module) -> bool:
     return alias and found is not None and is_plain(found.node.value, found.module)  # type: ignore[union-attr]
 
 
+def spelt(wanted: ast.expr, module: Module) -> str:
+    """`wanted` for people: aliases, ranges and choices written out."""
+    if isinstance(wanted, ast.Constant):
+        return "null" if wanted.value is None else spelt(ast.parse(wanted.value, mode="eval").body, module)
+    if isinstance(wanted, ast.BinOp):
+        return f"{spelt(wanted.left, module)} or {spelt(wanted.right, module)}"
+    if isinstance(wanted, ast.Subscript) and _last_name(wanted.value) == "Literal":
+        return " or ".join(str(a.value) for a in _arguments(wanted) if isinstance(a, ast.Constant))
+    if isinstance(wanted, ast.Subscript) and _last_name(wanted.value) == "Annotated":
+        first, *rules = _arguments(wanted)
+        return " ".join([spelt(first, module), *(str(r.value) for r in rules if isinstance(r, ast.Constant))])
+    found = resolve(module, wanted)
+    if found is not None and isinstance(found.node, ast.Assign):
+        return spelt(found.node.value, found.module)
+    return ast.unparse(wanted)
+
+
 def _in_range(value: Any, rule: str) -> bool:
     """`rule` as in "> 0" or ">= 0 and < 1"; None passes."""
     bounds = re.findall(r"([<>]=?)\s*(-?[\d.]+)", rule)

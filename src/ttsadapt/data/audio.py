@@ -4,10 +4,10 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-import soxr
 import torch
 from torch import Tensor
 
+from ttsadapt.data.pcm import resample, write_wav
 from ttsadapt.errors import DataError
 from ttsadapt.files import replacing
 
@@ -41,15 +41,3 @@ def save(path: Path, audio: Tensor, rate: int) -> None:
     """Write (samples,) in [-1, 1] as a 16-bit WAV; values beyond are cut off."""
     with replacing(path) as temporary:
         write_wav(temporary, audio.detach().cpu().float().numpy(), rate)
-
-
-def resample(audio: np.ndarray, rate: int, wanted: int) -> np.ndarray:
-    """(samples,) float32 -> (samples * wanted / rate,) float32."""
-    return audio if rate == wanted else soxr.resample(audio, rate, wanted, "HQ")
-
-
-def write_wav(path: Path, audio: np.ndarray, rate: int) -> None:
-    """(samples,) float in [-1, 1] -> 16-bit WAV, in place: for files of a folder that itself appears whole or not at all."""
-    pcm = np.round(np.clip(audio, -1, 1) * 32767).astype(np.int16)
-    with open(path, "wb") as file:  # our own handle: a full disk is an OSError with its number
-        soundfile.write(file, pcm, rate, format="WAV", subtype="PCM_16")

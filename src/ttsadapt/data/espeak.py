@@ -176,9 +176,9 @@ class Engine:
         """Before any parameter is set: choosing a voice resets them. An unknown variant would be ignored silently."""
         language, _, variant = voice.partition("+")
         if variant and variant not in self.variants():
-            raise UserError(f"espeak-ng has no voice variant {variant!r}{_nearest(variant, self.variants())}")
+            raise UserError(f"espeak-ng has no voice variant {variant!r}{nearest(variant, self.variants())}")
         if self._library.espeak_SetVoiceByName(voice.encode()) != 0:
-            raise UserError(f"espeak-ng has no language {language!r}{_nearest(language, self.languages())}")
+            raise UserError(f"espeak-ng has no language {language!r}{nearest(language, self.languages())}")
 
     def _receive(self, samples: "ctypes._Pointer[ctypes.c_short]", count: int, events: "ctypes._Pointer[_Event]") -> int:
         if samples and count > 0:
@@ -208,6 +208,6 @@ def _tile(events: list[tuple[int, str]], samples: int) -> tuple[tuple[str, int, 
     return tuple(tiles)
 
 
-def _nearest(name: str, known: set[str]) -> str:
+def nearest(name: str, known: set[str]) -> str:
     close = difflib.get_close_matches(name, sorted(known), n=3, cutoff=0.4)
     return f": did you mean {' or '.join(close)}?" if close else f": take one of {', '.join(sorted(known))}"

@@ -34,9 +34,7 @@ class Drawn(NamedTuple):
     """1 / (ranks x accumulated batches)"""
 
 
-def bucketed(
-    features: FeatureSet, ids: Sequence[str], frames: int, seed: int, epoch: int
-) -> DynamicBucketingSampler | DynamicCutSampler:
+def bucketed(features: FeatureSet, ids: Sequence[str], frames: int, seed: int, epoch: int) -> DynamicBucketingSampler | DynamicCutSampler:
     """lhotse's bucketing over frame counts, for one pass; one rank, since the step is split later.
 
     The order is drawn here: with its own `shuffle` lhotse 1.33 loses a cut per batch, one utterance in ten of a small corpus.
@@ -44,9 +42,7 @@ def bucketed(
     """
     draw = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
     order = [ids[k] for k in torch.randperm(len(ids), generator=draw).tolist()]
-    cuts = CutSet.from_cuts(
-        MonoCut(i, start=0.0, duration=float(features.lengths[i]["frames"]), channel=0, supervisions=[]) for i in order
-    )
+    cuts = CutSet.from_cuts(MonoCut(i, start=0.0, duration=float(features.lengths[i]["frames"]), channel=0, supervisions=[]) for i in order)
     common = {"max_duration": float(frames), "shuffle": False, "seed": seed, "rank": 0, "world_size": 1}
     buckets = min(10, len(ids) // 16)
     with warnings.catch_warnings():  # metadata is in memory already: reading it lazily would gain nothing

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from torch import Tensor
 
@@ -22,6 +22,9 @@ class Used:
 
 class RunLogger:
     """Mixed into a Lightning `Logger`. All of it is called on rank 0 only (the implementations see to that)."""
+
+    hears: ClassVar[bool] = False
+    """whether audio and pictures have a place in it: nothing is synthesised for loggers that ignore them"""
 
     _last: tuple[int | None, dict[str, float]] | None = None
 

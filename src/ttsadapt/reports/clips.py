@@ -153,18 +153,22 @@ def _triangles(rate: int, size: int) -> np.ndarray:
 
 def paint(mels: Sequence[np.ndarray], frames: int) -> str:
     """Mel spectrograms in dB below the peak, one above the other on `frames` frames, as a WebP data URI."""
-    rows = []
-    for values in mels:
-        image = np.full((MELS, frames), FLOOR)
-        image[:, : values.shape[1]] = values[::-1]
-        rows.append(image)
-    level = np.clip(1 - np.concatenate(rows) / FLOOR, 0, 1)
+    level = np.clip(1 - stack(mels, frames) / FLOOR, 0, 1)
     colours = (colormaps["magma"](level)[..., :3] * 255).astype(np.uint8)
     if len(mels) > 1:
         colours[MELS - 1 : MELS + 1] = 128
     stream = io.BytesIO()
     Image.fromarray(colours).save(stream, "WEBP", quality=72, method=2)
     return _uri("image/webp", stream.getvalue())
+
+
+def stack(mels: Sequence[np.ndarray], frames: int = 0) -> np.ndarray:
+    """(len(mels) * MELS, frames) one above the other, low bands at the bottom of each, silence after the end."""
+    frames = max(frames, *(m.shape[1] for m in mels))
+    image = np.full((len(mels), MELS, frames), FLOOR)
+    for row, values in zip(image, mels):
+        row[:, : values.shape[1]] = values[::-1]
+    return image.reshape(-1, frames)
 
 
 def _uri(mime: str, data: bytes) -> str:

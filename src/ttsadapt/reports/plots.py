@@ -16,7 +16,7 @@ from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 
 from ttsadapt.files import replacing
-from ttsadapt.reports.clips import FLOOR, HOP, Listening
+from ttsadapt.reports.clips import FLOOR, HOP, Listening, stack
 from ttsadapt.reports.compare import Column, Table
 from ttsadapt.reports.systems import System, Systems
 
@@ -55,13 +55,16 @@ MOST_PANELS, MOST_POINTS = 6, 240
 def draw(systems: Systems, changes: Table) -> dict[str, Figure]:
     """{file name: figure}, only those that the study has data for."""
     with rc_context(STYLE):
-        figures = {"tradeoff": tradeoff(systems, changes), "losses": losses(systems), "blocks": blocks(systems)}
-    return {name: figure for name, figure in figures.items() if figure is not None}
+        drawn = {"tradeoff": tradeoff(systems, changes), "losses": losses(systems), "blocks": blocks(systems)}
+        figures = {name: figure for name, figure in drawn.items() if figure is not None}
+        for figure in figures.values():
+            _settle(figure)
+    return figures
 
 
 def save_png(figure: Figure, path: Path) -> None:
     with rc_context(STYLE), replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=150)
+        figure.savefig(temporary, format="png", dpi=130, pil_kwargs={"compress_level": 4})
 
 
 def svg(figure: Figure, name: str, title: str) -> str:
@@ -238,18 +241,24 @@ def mel_pairs(heard: Sequence[Listening]) -> Figure:
     """Every system's mel spectrogram of one utterance a set, the recording first, on one time axis."""
     firsts = list({h.spoken.set: h for h in reversed(heard)}.values())[::-1]
     rows = max(len(h.clips) for h in firsts)
-    figure = Figure(figsize=(4.6 * len(firsts), 1.1 * rows + 0.5), layout="constrained")
     with rc_context(STYLE):
-        axes = figure.subplots(rows, len(firsts), squeeze=False, sharex="col")
-        for column, heard_once in zip(axes.T, firsts):
-            column[0].set_title(f"{heard_once.spoken.set}: {heard_once.spoken.id}", fontsize=9)
-            for axis in column[len(heard_once.clips) :]:
-                axis.remove()
-            for axis, clip in zip(column, heard_once.clips):
-                extent = (0, clip.mel.shape[1] * HOP, 0, 1)
-                axis.imshow(clip.mel, cmap="magma", vmin=FLOOR, vmax=0, origin="lower", aspect="auto", extent=extent)
-                axis.set_ylabel(clip.system.label.replace("+", "+\n", 1), rotation=0, ha="right", va="center", fontsize=7)
-                axis.set_yticks([])
-                axis.grid(visible=False)
-            column[len(heard_once.clips) - 1].set_xlabel("seconds")
+        figure = Figure(figsize=(4.6 * len(firsts), 0.9 * rows + 0.6), layout="constrained")
+        axes = figure.subplots(1, len(firsts), squeeze=False)[0]
+        for axis, once in zip(axes, firsts):
+            image = stack([c.mel for c in once.clips])
+            extent = (0, image.shape[1] * HOP, len(once.clips), 0)
+            axis.imshow(image, cmap="magma", vmin=FLOOR, vmax=0, aspect="auto", extent=extent, interpolation="nearest")
+            for edge in range(1, len(once.clips)):
+                axis.axhline(edge, color=PAPER, lw=2)
+            axis.set_yticks(np.arange(len(once.clips)) + 0.5, [c.system.label.replace("+", "+\n", 1) for c in once.clips])
+            axis.set_title(f"{once.spoken.set}: {once.spoken.id}")
+            axis.set_xlabel("seconds")
+            axis.grid(visible=False)
+        _settle(figure)
     return figure
+
+
+def _settle(figure: Figure) -> None:
+    """Lays the figure out once, not again at every save."""
+    figure.draw_without_rendering()
+    figure.set_layout_engine("none")

@@ -42,6 +42,12 @@ class Study:
     """the strategy's own, made from (seed, name)"""
 
 
+def generator(seed: int, name: str) -> torch.Generator:
+    """Its own for every (seed, name), so that adding a strategy changes no other's draw."""
+    state = int.from_bytes(name.encode()[:6].ljust(6, b"\0"), "big") ^ (seed * 0x9E3779B1)
+    return torch.Generator().manual_seed(state % 2**63)
+
+
 class Strategy(nn.Module):
     """One idea about adaptation. Its parameters train, move and are saved with no further code."""
 

@@ -14,9 +14,7 @@ from ttsadapt.strategies.base import Strategy, Study
 class Partial(Strategy):
     """Blocks by name (`blocks: [decoder.0, decoder.3]`), or `random: n` of one group: the control for any layer analysis."""
 
-    def __init__(
-        self, blocks: list[str] | None = None, random: int = 2, group: str | None = None, lr: float | None = None
-    ) -> None:
+    def __init__(self, blocks: list[str] | None = None, random: int = 2, group: str | None = None, lr: float | None = None) -> None:
         super().__init__()
         self.blocks, self.random, self.group, self.lr = blocks, random, group, lr
 

@@ -4,6 +4,7 @@ peft puts the layer `x` inside an adapter: `x.weight` becomes `x.base_layer.weig
 speaks of `x.weight`, whether the layer is bare or adapted.
 """
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
 from operator import attrgetter
@@ -17,23 +18,27 @@ from ttsadapt.errors import ConfigError
 
 
 def match(backbone: nn.Module, globs: Sequence[str]) -> list[str]:
-    """Names of the linear and 1-d convolution layers that match any glob, in the model's order; ConfigError if none.
+    """Names of the adaptable layers that match any glob, in the model's order; ConfigError when none does.
 
-    To be asked on the untouched model. A layer whose weight is another layer's too (a tied embedding) is refused: an
-    adapter on it would change one of the two uses only.
+    To be asked on the untouched model. Adaptable are linear layers and 1-d convolutions, except where an adapter could not be
+    merged: a weight that is another layer's too (a tied embedding), and convolutions that are grouped, dilated or padded with
+    anything but zeros, which peft's adapters are not.
     """
-    layers = {n: m for n, m in backbone.named_modules() if isinstance(m, nn.Linear | nn.Conv1d)}
+    uses = Counter(id(p) for m in backbone.modules() for p in m.parameters(recurse=False))
+    layers = {n: m for n, m in backbone.named_modules() if _mergeable(m) and uses[id(m.weight)] == 1}
     names = [n for n in layers if any(fnmatchcase(n, glob) for glob in globs)]
     if not names:
         raise ConfigError(
-            f"{list(globs)} matches none of the {len(layers)} linear and convolution layers of "
-            f"{type(backbone).__name__}: they are called {_some(layers)}"
+            f"{list(globs)} matches none of the {len(layers)} adaptable layers of {type(backbone).__name__}: "
+            f"they are called {_some(layers)}"
         )
-    uses = [id(p) for m in backbone.modules() for p in m.parameters(recurse=False)]
-    tied = [n for n in names if uses.count(id(layers[n].weight)) > 1]
-    if tied:
-        raise ConfigError(f"{tied[0]} of {type(backbone).__name__} shares its weight with another layer: leave it out of {list(globs)}")
     return names
+
+
+def _mergeable(module: nn.Module) -> bool:
+    if isinstance(module, nn.Conv1d):
+        return module.groups == 1 and module.dilation == (1,) and module.padding_mode == "zeros"
+    return isinstance(module, nn.Linear)
 
 
 def base_parameters(backbone: nn.Module) -> dict[str, nn.Parameter]:

@@ -1,5 +1,7 @@
 """`ttsadapt prepare`: lays a corpus out on disk and says what is in it."""
 
+from typing import Any
+
 from omegaconf import DictConfig
 
 from ttsadapt.config.app import command
@@ -15,7 +17,20 @@ def job(cfg: DictConfig) -> None:
 
     corpus = PreparedCorpus(instantiate(cfg.data), Path(cfg.paths.cache))
     ensure(corpus)
-    print(corpus.card())
+    print("\n".join([*table(corpus.card["sets"]), str(corpus.folder)]))
+
+
+def table(sets: dict[str, dict[str, Any]]) -> list[str]:
+    """A line a set and split: how much there is, and of how many kinds."""
+    head = ["set", "utterances", "minutes", "sentences", "voices", "emotions", "languages"]
+    rows = [head, *([name, *_counts(part)] for name, part in sets.items())]
+    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
+    return ["  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:]))]) for row in rows]
+
+
+def _counts(part: dict[str, Any]) -> list[str]:
+    kinds = [len(part[kind]) for kind in ("voices", "emotions", "languages")]
+    return [str(part["utterances"]), f"{part['seconds'] / 60:.1f}", str(part["sentences"]), *map(str, kinds)]
 
 
 main = command("prepare", job)

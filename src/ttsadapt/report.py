@@ -8,9 +8,11 @@ from ttsadapt.config.app import command
 def job(cfg: DictConfig) -> None:
     from pathlib import Path
 
-    from ttsadapt.reports import build
+    from ttsadapt.reports import build, console_table
 
-    build(Path(cfg.paths.outputs) / cfg.study)
+    study = Path(cfg.paths.outputs) / cfg.study
+    page = build(study)
+    print(console_table(study), page, sep="\n\n")
 
 
 main = command("report", job)

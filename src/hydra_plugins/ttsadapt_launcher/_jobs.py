@@ -60,7 +60,7 @@ class Job:
     def command(self) -> list[str]:
         """This program again, as a single run with the job's overrides."""
         hydra, spec = self.cfg.hydra, getattr(sys.modules["__main__"], "__spec__", None)
-        command = [sys.executable, *(["-m", spec.name] if spec else [os.path.abspath(sys.argv[0])])]  # noqa: PTH100 -- keeps symlinks
+        command = [sys.executable, *(["-m", spec.name] if spec else [os.path.abspath(sys.argv[0])])]
         for source in hydra.runtime.config_sources:
             flag = {"main": "--config-path", "command-line": "--config-dir"}.get(source.provider)
             if flag and source.schema == "file":

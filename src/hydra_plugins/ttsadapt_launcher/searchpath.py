@@ -11,4 +11,5 @@ class Experiments(SearchPathPlugin):
     def manipulate_search_path(self, search_path: ConfigSearchPath) -> None:
         """Other Hydra programs of the environment load this too: their search path is left alone."""
         if any(entry.provider == "main" and entry.path == str(paths.conf()) for entry in search_path.get_path()):
-            search_path.append("ttsadapt", f"file://{paths.root()}")
+            for folder in (paths.root(), *paths.own()):
+                search_path.append("ttsadapt", f"file://{folder}")

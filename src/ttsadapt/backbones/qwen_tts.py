@@ -86,8 +86,15 @@ class QwenTTS(Backbone):
 
     def forward(self, batch: Batch) -> Heads:
         """{"tokens": speech and end}: the state before each of them predicts it."""
-        tokens, mask = batch["tokens"], batch["mask"]
-        states = self._states(tokens, mask, batch["speaker"])  # (B, offset + L, D)
+        tokens = batch["tokens"]
+        output = self.lm.model(
+            inputs_embeds=self._embedded(tokens, batch["speaker"]),
+            # Without a mask, positions that start again would be taken for packed sequences.
+            attention_mask=F.pad(batch["mask"], (self.offset, 0), value=True),
+            position_ids=self._shifted(batch["positions"]),
+            use_cache=False,
+        )
+        states = output.last_hidden_state  # (B, offset + L, D)
         wanted = self._wanted(batch)
         row, position = wanted.nonzero(as_tuple=True)
         hidden = states[row, position + self.offset - 1]  # (N, D)
@@ -108,10 +115,9 @@ class QwenTTS(Backbone):
         position = torch.arange(batch["tokens"].shape[1], device=batch["tokens"].device)
         return batch["mask"] & (position >= batch["prompt"][:, None])
 
-    def _states(self, tokens: Tensor, mask: Tensor, speaker: Tensor) -> Tensor:
-        """(B, L), (B, L), (B, E) -> (B, offset + L, D)."""
-        full = F.pad(mask, (self.offset, 0), value=True)
-        return self.lm.model(inputs_embeds=self._embedded(tokens, speaker), attention_mask=full, use_cache=False).last_hidden_state
+    def _shifted(self, positions: Tensor) -> Tensor:
+        """(B, L) -> (B, offset + L): the soft prompt is position 0."""
+        return F.pad(positions + self.offset, (self.offset, 0))
 
     def _embedded(self, tokens: Tensor, speaker: Tensor) -> Tensor:
         embedded = self.lm.get_input_embeddings()(tokens)
@@ -143,7 +149,6 @@ class QwenTTS(Backbone):
         try:
             rows = [Row(self, request) for request in requests]
             states, cache, mask = self._prefill(rows, device)
-            position = mask.sum(1)  # (B,) of the next token
             active = list(range(len(rows)))
             while True:
                 chosen = [rows[i].choose(logits) for i, logits in zip(active, self.project(states).float().cpu())]
@@ -153,8 +158,9 @@ class QwenTTS(Backbone):
                 if len(going) < len(active):
                     keep = torch.tensor(going, device=device)
                     cache.batch_select_indices(keep)
-                    mask, position, active = mask[keep], position[keep], [active[k] for k in going]
+                    mask, active = mask[keep], [active[k] for k in going]
                 token = torch.tensor([chosen[k] for k in going], device=device) + self.targets[0]
+                position = torch.tensor([rows[i].position for i in active], device=device) + self.offset
                 mask = F.pad(mask, (0, 1), value=True)
                 output = self.lm.model(
                     inputs_embeds=self.lm.get_input_embeddings()(token[:, None]),
@@ -163,7 +169,7 @@ class QwenTTS(Backbone):
                     past_key_values=cache,
                     use_cache=True,
                 )
-                states, position = output.last_hidden_state[:, -1], position + 1
+                states = output.last_hidden_state[:, -1]
         finally:
             self.train(training)
 
@@ -177,9 +183,15 @@ class QwenTTS(Backbone):
         lengths = torch.tensor([len(p) + self.offset for p in prompts], device=device)
         speaker = torch.stack([row.request.speaker for row in rows]).to(device)
         mask = torch.arange(tokens.shape[1] + self.offset, device=device) < lengths[:, None]
+        positions = torch.nn.utils.rnn.pad_sequence([row.positions[: len(row.prompt)] for row in rows], batch_first=True).to(device)
         cache = DynamicCache(config=self.lm.config)
-        embedded = self._embedded(tokens, speaker)
-        output = self.lm.model(inputs_embeds=embedded, attention_mask=mask, past_key_values=cache, use_cache=True)
+        output = self.lm.model(
+            inputs_embeds=self._embedded(tokens, speaker),
+            attention_mask=mask,
+            position_ids=self._shifted(positions),
+            past_key_values=cache,
+            use_cache=True,
+        )
         return output.last_hidden_state[torch.arange(len(rows), device=device), lengths - 1], cache, mask
 
 
@@ -191,16 +203,22 @@ class Row:
         self.model, self.request, self.prompt = model, request, frontend.prompt(request)
         self.tokens: list[int] = []
         """of the codec"""
-        low, high, room = *frontend.pace, frontend.max_tokens - len(self.prompt) - 1
+        (low, _, high), room = frontend.pace, frontend.max_tokens - len(self.prompt) - 1
         spoken = len(request.phones)
         if room < frontend.codec.levels:
             raise DataError(f"{request.id}: {spoken} phones fill all of backbone.frontend.max_tokens={frontend.max_tokens}: split the text")
         # Half as fast again and half as slow again as anything that pretraining heard.
         self.least, self.most = int(low * spoken / 1.5), min(int(high * spoken * 1.5) + frontend.codec.levels, room)
+        self.positions = frontend.positions(len(self.prompt), len(self.prompt) + self.most)
         generator = torch.Generator().manual_seed(request.seed)
         self.uniform = torch.rand(self.most + 1, generator=generator).tolist()
         vocabulary = frontend.vocabulary
         self.first, self.end = vocabulary.speech[0] - model.targets[0], vocabulary.end - model.targets[0]
+
+    @property
+    def position(self) -> int:
+        """Rotary position of the last token said, the soft prompt apart."""
+        return int(self.positions[len(self.prompt) + len(self.tokens) - 1])
 
     def choose(self, logits: Tensor) -> int | None:
         """(targets,) logits -> the next target, or None at the end."""

@@ -100,17 +100,23 @@ class QwenTTSFrontend(Frontend):
         max_tokens: int = 2048,
         recordings: int = 1200,
         hop: int = 256,
+        paced_positions: bool = False,
     ) -> None:
         """`speakers`, `emotions`: condition on the voice (a soft prompt) and on the emotion (a token); NeuTTS has neither.
 
         `emotion_aliases`: emotion of the data -> emotion of the pretraining data. `max_tokens`: prompt, speech and end.
         `recordings`: how many the codec is fitted on. `hop`: samples of a frame, for counting only.
+        `paced_positions`: phones are numbered as far apart as they are in speech on average, and speech is numbered from the
+        first phone on, so a speech token and its phone have about the same rotary position: a small model that sees an hour of
+        speech then finds the alignment. NeuTTS numbers everything from left to right.
         """
         self.codec, self.speakers, self.with_emotions = codec, speakers, emotions
         self.emotion_aliases = dict(emotion_aliases or {})
         self.max_tokens, self.recordings, self.hop = max_tokens, recordings, hop
+        self.paced_positions = paced_positions
         self.voices: dict[str, Tensor] = {}
-        self.pace = (0.0, 0.0)
+        self.pace = (0.0, 0.0, 0.0)
+        """speech tokens a phone: least, mean and most of the pretraining data's utterances"""
         self._vocabulary: Vocabulary | None = None
 
     @property
@@ -142,7 +148,7 @@ class QwenTTSFrontend(Frontend):
                 yield audio
 
         self.codec.fit(recordings())
-        self.pace = (min(paces), max(paces))
+        self.pace = (min(paces), sum(paces) / len(paces), max(paces))
 
     def enroll(self, utterances: Sequence[Utterance]) -> None:
         """Add the voices of these recordings. A voice that is known keeps its vector, so that the base does not shift."""
@@ -169,7 +175,7 @@ class QwenTTSFrontend(Frontend):
         self.codec.restore(state["codec"])
         if self.speakers:
             self.speakers.restore(state["speakers"])
-        self.voices, self.pace = dict(state["voices"]), (state["pace"][0], state["pace"][1])
+        self.voices, self.pace = dict(state["voices"]), tuple(state["pace"])
         self._vocabulary = Vocabulary(state["phones"], state["emotions"], self.codec.tokens)
 
     def spoken(self, utterance: Utterance) -> tuple[str, ...]:
@@ -203,6 +209,15 @@ class QwenTTSFrontend(Frontend):
         """(P,) everything up to the first speech token."""
         return torch.tensor(self.vocabulary.prompt(request.phones, self.emotion(request.emotion, request.id)))
 
+    def positions(self, prompt: int, length: int) -> Tensor:
+        """(length,) rotary positions of the tokens of a sequence whose prompt takes the first `prompt`."""
+        if not self.paced_positions:
+            return torch.arange(length)
+        leading = int(self.with_emotions) + 1  # emotion, start of text
+        phones = torch.arange(prompt - leading - 1)  # the end of text stands after the last phone
+        paced = leading + (phones * self.pace[1]).round().long()
+        return torch.cat([torch.arange(leading), paced, torch.arange(leading - 1, leading - 1 + length - prompt + 1)])
+
     def request(self, utterance: Utterance) -> Request:
         return Request(
             utterance.id,
@@ -232,9 +247,11 @@ class QwenTTSFrontend(Frontend):
         return {"tokens": len(features["tokens"]) - int(features["prompt"]), "frames": int(features["frames"])}
 
     def collate(self, items: Sequence[dict[str, Tensor]]) -> Batch:
-        """`tokens` (B, L) padded on the right, `mask` (B, L) bool, `prompt` (B,), `speaker` (B, E), `frames` (B,)."""
+        """`tokens` (B, L) padded on the right, `mask` (B, L) bool, `positions` (B, L), `prompt` (B,), `speaker` (B, E), `frames` (B,)."""
         rows = [item["tokens"] for item in items]
         tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.vocabulary.pad)
         lengths = torch.tensor([len(row) for row in rows])
+        numbered = [self.positions(int(item["prompt"]), len(row)) for item, row in zip(items, rows)]
         stacked = {name: torch.stack([item[name] for item in items]) for name in ("prompt", "speaker", "frames")}
-        return {"tokens": tokens, "mask": torch.arange(tokens.shape[1]) < lengths[:, None], **stacked}
+        positions = torch.nn.utils.rnn.pad_sequence(numbered, batch_first=True)
+        return {"tokens": tokens, "positions": positions, "mask": torch.arange(tokens.shape[1]) < lengths[:, None], **stacked}

@@ -31,7 +31,7 @@ class GriffinLim(nn.Module):
     def forward(self, mel: Tensor) -> Tensor:
         """(frames, n_mels) nats -> ((frames - 1) * hop,) samples in [-1, 1]."""
         n_fft, hop, samples = self.mel.n_fft, self.mel.hop, (len(mel) - 1) * self.mel.hop
-        if samples < n_fft // 2:  # shorter than the padding of one window
+        if samples <= n_fft // 2:  # too short to reflect half a window
             return mel.new_zeros(samples)
         magnitude = self.magnitude(mel.float())
         audio = griffinlim(

@@ -45,7 +45,7 @@ def composed(*overrides: str, name: str = "train") -> DictConfig:
     from ttsadapt.config.errors import one_line
 
     app = GlobalHydra.instance().hydra
-    folders = "" if app is None else str(app.config_loader.get_search_path())
+    folders = str([paths.conf(), *paths.own()]) if app is None else str(app.config_loader.get_search_path())
     try:
         return deepcopy(_composed(folders, name, overrides))
     except Exception as error:

@@ -63,7 +63,7 @@ def _missing_config(error: MissingConfigException) -> str:
 def _options(group: str) -> set[str]:
     """Every option of a group, folders within it included."""
     found = set()
-    for folder in (paths.conf() / group, paths.root() / group):
+    for folder in (place / group for place in (paths.conf(), paths.root(), *paths.own())):
         found |= {str(f.relative_to(folder).with_suffix("")) for f in folder.rglob("*.yaml")}
     return found
 
@@ -88,11 +88,12 @@ def _unknown_key(error: OmegaConfBaseException, outer: BaseException) -> str:
     path = str(parent._get_full_key(None))
     missing, siblings = str(error.key), [str(k) for k in parent if k != "hydra"]
     everything, asked_part = _flat(parent._get_root()), str(error.full_key)
+    told = "" if key == asked_part else f"{key}: "
     if (close := nearest(missing, siblings)) is not None:
         rest = key[len(asked_part) :] if key.startswith(asked_part) else ""
         meant = _extended(everything, f"{path}.{close}" if path else close, rest)
-        return f"{key}: there is no key {asked_part}: did you mean {meant!r}?"
-    return f"{key}: there is no key {asked_part}{hint(key, everything if nearest(key, everything) else siblings)}"
+        return f"{told}there is no key {asked_part}: did you mean {meant!r}?"
+    return f"{told}there is no key {asked_part}{hint(key, everything if nearest(key, everything) else siblings)}"
 
 
 def _extended(everything: list[str], key: str, rest: str) -> str:

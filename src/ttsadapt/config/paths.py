@@ -26,3 +26,8 @@ def outputs() -> Path:
     if chosen := os.environ.get("TTSADAPT_OUTPUTS"):
         return Path(chosen).expanduser().resolve()
     return (checkout() or Path.cwd()) / "outputs"
+
+
+def own() -> list[Path]:
+    """Folders with the user's own config groups, such as experiments/: $TTSADAPT_CONFIG_DIR, separated as in $PATH."""
+    return [Path(p).expanduser().resolve() for p in os.environ.get("TTSADAPT_CONFIG_DIR", "").split(os.pathsep) if p]

@@ -6,14 +6,16 @@ arguments, in any order and in any process. Linux and macOS.
 """
 
 import _ctypes
-import atexit
 import ctypes
 import difflib
 import importlib.metadata
+import os
+import re
 import shutil
 import tempfile
 from dataclasses import dataclass
 from functools import cache
+from multiprocessing import util
 from pathlib import Path
 
 import numpy as np
@@ -95,20 +97,35 @@ def engine() -> "Engine":
 
 @cache
 def _installed() -> tuple[str, Path]:
-    """Path of the shared library, and of the data folder by a name that is short enough for espeak-ng."""
+    """Path of the shared library, and a data folder of links to the wheel's.
+
+    The wheel's own folder may lie too deep for espeak-ng's buffer. And espeak-ng opens a language at once only when a file has
+    its very name; else it reads all 140 of them, at every fresh start, for twice the time that a sentence takes.
+    """
     version()
     import espeakng_loader
 
-    data = Path(espeakng_loader.get_data_path())
-    if len(bytes(data)) <= _PATH_LIMIT:
-        return espeakng_loader.get_library_path(), data
-    folder = Path(tempfile.mkdtemp(prefix="espeak-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    link = folder / "data"
-    if len(bytes(link)) > _PATH_LIMIT:
-        raise UserError(f"espeak-ng takes paths of at most {_PATH_LIMIT} bytes, and {data} and {link} are longer: set TMPDIR to a shorter folder")
-    link.symlink_to(data, target_is_directory=True)
-    return espeakng_loader.get_library_path(), link
+    wheel, folder = Path(espeakng_loader.get_data_path()), Path(tempfile.mkdtemp(prefix="espeak-"))
+    util.Finalize(None, shutil.rmtree, (folder,), {"ignore_errors": True}, exitpriority=0)  # unlike atexit: in workers too
+    if len(os.fsencode(folder)) > _PATH_LIMIT:
+        raise UserError(f"espeak-ng takes paths of at most {_PATH_LIMIT} bytes, not {folder}: set TMPDIR to a shorter folder")
+    for item in wheel.iterdir():
+        if item.name != "lang":
+            (folder / item.name).symlink_to(item)
+    (folder / "lang").mkdir()
+    for name, (_, file) in _languages(wheel / "lang").items():
+        (folder / "lang" / name).symlink_to(file)
+    return espeakng_loader.get_library_path(), folder
+
+
+def _languages(folder: Path) -> dict[str, tuple[int, Path]]:
+    """Names of languages with the priority (low is first) and the file of the voice that claims each."""
+    best: dict[str, tuple[int, Path]] = {}
+    for file in sorted(p for p in folder.rglob("*") if p.is_file()):
+        for name, priority in re.findall(r"^language\s+([\w-]+)(?:[^\S\n]+(\d+))?", file.read_text(errors="replace"), re.MULTILINE):
+            claim = (int(priority or 5), file)
+            best[name.lower()] = min(claim, best.get(name.lower(), claim))
+    return best
 
 
 class Engine:
@@ -127,7 +144,8 @@ class Engine:
         return {p.name for p in (self.data / "voices" / "!v").iterdir()}
 
     def languages(self) -> set[str]:
-        return {p.name for p in (self.data / "lang").rglob("*") if p.is_file()}
+        """Names that a voice may start with."""
+        return {p.name for p in (self.data / "lang").iterdir()}
 
     def say(self, text: str, voice: str, prosody: Prosody | None = None, seed: int = 0, constant_f0: int = 0) -> Speech:
         """Speak `text` with "language" or "language+variant"; with `constant_f0` (Hz, 0: off) at exactly that pitch.
@@ -175,9 +193,9 @@ class Engine:
     def _select(self, voice: str) -> None:
         """Before any parameter is set: choosing a voice resets them. An unknown variant would be ignored silently."""
         language, _, variant = voice.partition("+")
-        if variant and variant not in self.variants():
+        if variant and not _names(self.data / "voices" / "!v", variant):
             raise UserError(f"espeak-ng has no voice variant {variant!r}{nearest(variant, self.variants())}")
-        if self._library.espeak_SetVoiceByName(voice.encode()) != 0:
+        if not _names(self.data / "lang", language) or self._library.espeak_SetVoiceByName(voice.encode()) != 0:
             raise UserError(f"espeak-ng has no language {language!r}{nearest(language, self.languages())}")
 
     def _receive(self, samples: "ctypes._Pointer[ctypes.c_short]", count: int, events: "ctypes._Pointer[_Event]") -> int:
@@ -206,6 +224,10 @@ def _tile(events: list[tuple[int, str]], samples: int) -> tuple[tuple[str, int, 
         else:
             tiles.append((symbol, start, end))
     return tuple(tiles)
+
+
+def _names(folder: Path, name: str) -> bool:
+    return "/" not in name and name not in ("", ".", "..") and (folder / name).is_file()
 
 
 def nearest(name: str, known: set[str]) -> str:

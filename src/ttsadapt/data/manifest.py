@@ -20,22 +20,25 @@ from ttsadapt.errors import DataError, UserError
 from ttsadapt.files import inside, replacing
 
 SUFFIX = ".jsonl.gz"
+_BRING_IN = "bring such data in by data=manifest"
 _DIGITS = 8
 """lhotse's own precision of times"""
 
 
 def write(utterances: Iterable[Utterance], folder: Path, name: str) -> None:
     """Write `<folder>/<name>.jsonl.gz`; the same utterances give the same bytes. Raises DataError for duplicate ids."""
-    seen: set[str] = set()
     path = folder / f"{name}{SUFFIX}"
-    with replacing(path) as temporary, open(temporary, "wb") as file:
-        # A fixed name and time: gzip would put both into the header.
-        with gzip.GzipFile("", "wb", fileobj=file, mtime=0, compresslevel=6) as stream:
-            for utterance in utterances:
-                if utterance.id in seen:
-                    raise DataError(f"{path}: two utterances are called {utterance.id!r}: make every id different")
-                seen.add(utterance.id)
-                stream.write(json.dumps(_cut(utterance, folder), ensure_ascii=False).encode() + b"\n")
+    with replacing(path) as temporary:
+        temporary.write_bytes(gzip.compress(b"".join(_rows(utterances, folder, path)), compresslevel=6, mtime=0))
+
+
+def _rows(utterances: Iterable[Utterance], folder: Path, path: Path) -> Iterator[bytes]:
+    seen: set[str] = set()
+    for utterance in utterances:
+        if utterance.id in seen:
+            raise DataError(f"{path}: two utterances are called {utterance.id!r}: make every id different")
+        seen.add(utterance.id)
+        yield json.dumps(_cut(utterance, folder), ensure_ascii=False).encode() + b"\n"
 
 
 def read(folder: Path, name: str) -> list[Utterance]:
@@ -98,9 +101,9 @@ def _utterance(cut: dict[str, Any], folder: Path, where: str) -> Utterance:
             phones=phones,
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
-        raise DataError(f"{where}: not a cut with one recording and one supervision ({error!r}): bring such data in by data=manifest") from error
+        raise DataError(f"{where}: not a cut with one recording and one supervision ({error!r}): {_BRING_IN}") from error
     if not whole:
-        raise DataError(f"{where}: the cut is not one whole audio file: bring such data in by data=manifest")
+        raise DataError(f"{where}: the cut is not one whole audio file: {_BRING_IN}")
     return replace(utterance, audio=_below(folder, str(utterance.audio), where))
 
 

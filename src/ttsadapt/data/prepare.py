@@ -34,7 +34,7 @@ class PreparedCorpus(Artifact):
             write_json(folder / "card.json", {"name": self.name, "fingerprint": self.fingerprint} | _card(sets))
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                raise UserError(f"disk full while preparing the {self.name} corpus in {folder.parent}: free some space and start again") from error
+                raise UserError(f"disk full while preparing {self.folder}: free some space and start again") from error
             raise
 
     @cached_property

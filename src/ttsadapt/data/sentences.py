@@ -47,7 +47,9 @@ _WHERE = _words(
     "near the church, under the bridge, behind the house, at the station, by the lake, in the rain, across the square, on the beach, "
     "beside the fire, in the garage, on the roof, through the night, between the trees, at school, among the crowd, in the valley"
 )
-_WHEN = _words("today, at dawn, last week, on Thursday, before lunch, this morning, in June, again, at night, yesterday, at noon, after school")
+_WHEN = _words(
+    "today, at dawn, last week, on Thursday, before lunch, this morning, in June, again, at night, yesterday, at noon, after school"
+)
 _MANY = _words(
     "green apples, these shoes, our horses, those candles, the bells, her ideas, your gloves, both engines, old songs, cheap toys, "
     "the potatoes, his answers, wool blankets, the judges, long journeys, these violins, my pictures, her cousins, the boxes, young birds"
@@ -171,4 +173,4 @@ def _draw(count: int, seed: int, patterns: Sequence[Say], kind: str, words: int 
             found.setdefault(text)
     if len(found) == count:
         return list(found)
-    raise ConfigError(f"the grammar has no {count} different sentences of the kind {kind!r}: ask for fewer utterances (it found {len(found)})")
+    raise ConfigError(f"no {count} different sentences of the kind {kind!r} (the grammar gave {len(found)}): ask for fewer utterances")

@@ -1,11 +1,13 @@
 """Emotions of the embedded corpus: prosody for the engine, and voice quality as signal processing that keeps the timing."""
 
 import hashlib
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
+from functools import lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
+from scipy.fft import irfft, rfft
 from scipy.ndimage import uniform_filter1d
 
 from ttsadapt.data.espeak import Prosody
@@ -130,36 +132,53 @@ def voice_quality(pcm: NDArray[np.int16], rate: int, style: Style, generator: np
     """(samples,) int16 -> (samples,) float32: tilt, breath, tremolo, roughness and loudness. No sample moves."""
     audio = pcm.astype(np.float32) / 32768
     if style.tilt:
-        audio = _shape(audio, rate, lambda f: 10 ** (style.tilt / 20 * np.log2(np.clip(f, 100, 6000) / _PIVOT)))
-    envelope = _envelope(audio, rate)
+        audio = _shape(audio, _tilt(_padded(len(audio), rate), rate, round(style.tilt, 3)))
+    envelope = uniform_filter1d(np.abs(audio), rate // 100, mode="constant")  # mean magnitude over 10 ms
     if style.breath:
-        noise = _shape(generator.standard_normal(len(audio)).astype(np.float32), rate, lambda f: 1 / (1 + (1500 / np.maximum(f, 1)) ** 4))
-        audio = audio + style.breath * envelope * noise
-    audio = audio * _swelling(len(audio), rate, style, generator)
+        noise = generator.standard_normal(len(audio), dtype=np.float32)
+        audio = audio + np.float32(style.breath) * envelope * _shape(noise, _airy(_padded(len(audio), rate), rate))
+    if style.tremolo:
+        audio = audio * _slow(len(audio), rate, style.tremolo, generator)
+    if style.roughness:
+        audio = audio * _fast(len(audio), rate, style.roughness, generator)
     speech = audio[envelope > 0.1 * envelope.max()]
-    loudness = np.sqrt(np.mean(np.square(speech))) if len(speech) else 1.0
-    audio = audio * np.float32(_LEVEL * style.volume / 100 / max(loudness, 1e-6))
-    return (audio / max(1.0, float(np.abs(audio).max()) / 0.98)).astype(np.float32)
+    loudness = max(float(np.sqrt(np.mean(np.square(speech)))) if len(speech) else 1.0, 1e-6)
+    audio = audio * np.float32(_LEVEL * style.volume / 100 / loudness)
+    return audio / np.float32(max(1.0, float(np.abs(audio).max()) / 0.98))
 
 
-def _shape(audio: Audio, rate: int, gain: Callable[[NDArray[np.float64]], NDArray[np.float64]]) -> Audio:
-    """Multiply the spectrum by gain(Hz): zero phase, so nothing is delayed."""
-    size = 1 << (len(audio) + rate // 20).bit_length()  # room for the filter's tail
-    spectrum = np.fft.rfft(audio, size)
-    frequency = np.fft.rfftfreq(size, 1 / rate)
-    return np.fft.irfft(spectrum * gain(frequency), size)[: len(audio)].astype(np.float32)
+def _padded(samples: int, rate: int) -> int:
+    """Length of the transform: a power of two with 50 ms to spare for the tail of a filter."""
+    return 1 << (samples + rate // 20).bit_length()
 
 
-def _envelope(audio: Audio, rate: int) -> Audio:
-    """Mean magnitude over 10 ms around each sample."""
-    return uniform_filter1d(np.abs(audio), rate // 100, mode="constant")
+def _shape(audio: Audio, gain: Audio) -> Audio:
+    """Multiply the spectrum by (size / 2 + 1,) gains: zero phase, so nothing is delayed."""
+    size = 2 * (len(gain) - 1)
+    return irfft(rfft(audio, size) * gain, size)[: len(audio)]
 
 
-def _swelling(samples: int, rate: int, style: Style, generator: np.random.Generator) -> Audio:
-    """(samples,) gain around 1."""
-    seconds = np.arange(samples) / rate
+@lru_cache(maxsize=256)
+def _tilt(size: int, rate: int, slope: float) -> Audio:
+    octaves = np.log2(np.clip(np.fft.rfftfreq(size, 1 / rate), 100, 6000) / _PIVOT)
+    return (10 ** (slope / 20 * octaves)).astype(np.float32)
+
+
+@lru_cache(maxsize=8)
+def _airy(size: int, rate: int) -> Audio:
+    """High pass at 1.5 kHz, 24 dB per octave."""
+    return (1 / (1 + (1500 / np.maximum(np.fft.rfftfreq(size, 1 / rate), 1)) ** 4)).astype(np.float32)
+
+
+def _slow(samples: int, rate: int, depth: float, generator: np.random.Generator) -> Audio:
+    """(samples,) a regular swelling between 1 - depth and 1."""
     phase = generator.uniform(0, 2 * np.pi)
-    slow = 1 - style.tremolo * (0.5 + 0.5 * np.sin(2 * np.pi * _TREMOLO * seconds + phase))
-    knots = generator.standard_normal(int(seconds[-1] * _ROUGHNESS) + 2).clip(-1.5, 1.5)
-    fast = 1 + style.roughness * 0.6 * np.interp(seconds * _ROUGHNESS, np.arange(len(knots)), knots)
-    return (slow * fast).astype(np.float32)
+    turn = np.arange(samples, dtype=np.float32) * np.float32(2 * np.pi * _TREMOLO / rate) + np.float32(phase)
+    return 1 - np.float32(depth) * (0.5 + 0.5 * np.sin(turn))
+
+
+def _fast(samples: int, rate: int, depth: float, generator: np.random.Generator) -> Audio:
+    """(samples,) an irregular swelling around 1."""
+    time = np.arange(samples) * (_ROUGHNESS / rate)
+    knots = generator.standard_normal(int(samples * _ROUGHNESS / rate) + 2).clip(-1.5, 1.5)
+    return (1 + 0.6 * depth * np.interp(time, np.arange(len(knots)), knots)).astype(np.float32)

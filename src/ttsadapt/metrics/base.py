@@ -15,18 +15,23 @@ if TYPE_CHECKING:
 
 
 class UtteranceMetric(Metric, ABC):
-    """Keeps one value an utterance ("cat" state, DDP-safe). Never sees a model: audio in, number out."""
+    """Keeps one value and one weight an utterance ("cat" states, DDP-safe). Never sees a model: audio in, number out."""
 
     name: ClassVar[str]
     """column in every table, such as "per" """
     unit: ClassVar[str]
     better: ClassVar[str]
     """"lower", "higher" or "near reference" """
+    limit: int | None = None
+    """score only this many utterances of a set, evenly spaced over it; None: all"""
     full_state_update = False
+    values: list[Tensor]
+    weights: list[Tensor]
 
     def __init__(self) -> None:
         super().__init__()
         self.add_state("values", default=[], dist_reduce_fx="cat")
+        self.add_state("weights", default=[], dist_reduce_fx="cat")
 
     @property
     @abstractmethod
@@ -36,6 +41,11 @@ class UtteranceMetric(Metric, ABC):
     @property
     @abstractmethod
     def version(self) -> str: ...
+
+    @property
+    def card(self) -> dict[str, float]:
+        """The judge's own error on held-out recordings by set, once opened; empty where no judge is involved."""
+        return {}
 
     def needs(self, corpus: Path, cache: Path) -> "tuple[Artifact, ...]":
         """Judges (recogniser, encoders) that must exist; built through `artifacts.ensure` and opened in `open`."""
@@ -48,9 +58,20 @@ class UtteranceMetric(Metric, ABC):
     def score(self, audio: Tensor, rate: int, utterance: Utterance) -> float:
         """Value for synthesised `audio` (samples,) of the utterance's text; NaN when it is not defined there."""
 
+    def weight(self, utterance: Utterance) -> float:
+        """Share of the utterance in the mean of a set; reference phones make an error rate the usual micro-average."""
+        return 1.0
+
     def update(self, audio: Tensor, rate: int, utterance: Utterance) -> None:
         self.values.append(torch.tensor([self.score(audio, rate, utterance)], dtype=torch.float64))
+        self.weights.append(torch.tensor([self.weight(utterance)], dtype=torch.float64))
 
     def compute(self) -> Tensor:
-        values = torch.cat(list(self.values)) if isinstance(self.values, list) else self.values
-        return values.nanmean()
+        values, weights = _joined(self.values), _joined(self.weights)
+        known = values.isfinite()
+        return (values * weights)[known].sum() / weights[known].sum()
+
+
+def _joined(state: list[Tensor] | Tensor) -> Tensor:
+    """After a sync torchmetrics holds one tensor, before it a list."""
+    return torch.cat(list(state)) if isinstance(state, list) else state

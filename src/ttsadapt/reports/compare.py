@@ -131,10 +131,7 @@ def change_table(systems: Systems) -> Table:
 
 def _change_column(set_: str, metric: MetricInfo, estimates: list[Estimate | None], good: int) -> Column:
     digits = decimals(estimates)
-    cells = [
-        Cell(e, fixed(e.mean, digits, True), bounds(e, digits, True), mark=good * e.sign) if e else Cell(None, "–")
-        for e in estimates
-    ]
+    cells = [Cell(e, fixed(e.mean, digits, True), bounds(e, digits, True), mark=good * e.sign) if e else Cell(None, "–") for e in estimates]
     return Column(set_, metric, cells, digits)
 
 
@@ -161,34 +158,25 @@ def preservation_table(systems: Systems) -> Preservation:
 
 
 def reading(systems: Systems) -> list[str]:
-    """The result in a few sentences, every word of which follows from the tables."""
+    """The result in a few sentences, every word of which follows from the tables; by the leading metric that has the figures."""
     table = change_table(systems)
-    by_key = {g.key: g.columns for g in table.groups}
-    said = []
-    if columns := by_key.get("gain"):
-        said.append(_gain_sentence(table.rows, columns[0]))
-    if columns := by_key.get("forgetting"):
-        said.append(_forgetting_sentence(table.rows, columns[0]))
-    said += _preservation_sentence(preservation_table(systems))
-    return said
+    first = {g.key: g.columns[0] for g in table.groups}
+    said = [_gain_sentence(table.rows, first["gain"])] if "gain" in first else []
+    said += [_forgetting_sentence(table.rows, first["forgetting"])] if "forgetting" in first else []
+    return said + _preservation_sentence(preservation_table(systems))
 
 
-def _phrase(column: Column, estimate: Estimate) -> str:
-    """"MCD by 2.31 dB [2.02, 2.60]"."""
-    unit = f" {column.metric.unit}" if column.metric.unit else ""
-    interval = bounds(estimate, column.digits)
-    return f"{fixed(estimate.mean, column.digits)}{unit}{' ' + interval if interval else ''}"
+def _amount(column: Column, estimate: Estimate) -> str:
+    """ "2.31 dB [2.02, 2.60]"."""
+    return " ".join(filter(None, [fixed(estimate.mean, column.digits), column.metric.unit, bounds(estimate, column.digits)]))
 
 
 def _gain_sentence(rows: list[System], column: Column) -> str:
     estimate, system = max(((c.estimate, s) for c, s in zip(column.cells, rows) if c.estimate), key=lambda p: p[0].mean)
     label = column.metric.label
     if estimate.sign <= 0:
-        return f"No run gains on the target beyond its 95 % interval in {label}."
-    return (
-        f"{system.label} gains most on the target: its {label} is better than the untuned model's"
-        f" by {_phrase(column, estimate)}."
-    )
+        return f"No run gains on the target beyond its 95\u00a0% interval in {label}."
+    return f"{system.label} gains most on the target: {label} better than the untuned model's by {_amount(column, estimate)}."
 
 
 def _forgetting_sentence(rows: list[System], column: Column) -> str:
@@ -196,23 +184,20 @@ def _forgetting_sentence(rows: list[System], column: Column) -> str:
     (least, kept), (most, lost) = (f(known, key=lambda p: p[0].mean) for f in (min, max))
     label = column.metric.label
     if most.sign <= 0:
-        return f"No run forgets beyond its 95 % interval on the source in {label}."
-    amount = {1: "by", 0: "within its interval, by", -1: "and even improves: change"}[least.sign]
-    rest = f"; {lost.label} forgets most ({_phrase(column, most)})" if lost is not kept else ""
-    return f"{kept.label} forgets least on the source ({label} {amount} {_phrase(column, least)}){rest}."
+        return f"No run forgets on the source beyond its 95\u00a0% interval in {label}."
+    verdict = {1: "worse", 0: "no clear change", -1: "even better"}[least.sign]
+    rest = f"; {lost.label} forgets most, {_amount(column, most)}" if lost is not kept else ""
+    return f"{kept.label} forgets least on the source: {label} {verdict}, {_amount(column, least)}{rest}."
 
 
 def _preservation_sentence(table: Preservation) -> list[str]:
     column = next((g.columns[0] for g in table.groups if g.key == "source"), None)
     if column is None:
         return []
-    known = [(c, kept) for c, (_, kept) in zip(column.cells, table.pairs) if c.estimate]
-    helped = [(c, kept) for c, kept in known if c.mark > 0]
+    known = [(c, pair) for c, pair in zip(column.cells, table.pairs) if c.estimate]
+    helped = [(c, pair) for c, pair in known if c.mark > 0]
     label = column.metric.label
     if not helped:
-        return [f"With the same way of training, preservation does not lower forgetting in {label} beyond the intervals."]
-    amounts = ", ".join(f"{_phrase(column, c.estimate)} in {kept.label}" for c, kept in helped if c.estimate)
-    return [
-        f"With the same way of training, preservation lowers forgetting in {label} in {len(helped)} of {len(known)}"
-        f" comparisons: {amounts}."
-    ]
+        return [f"Trained alike, preservation does not lower forgetting in {label} beyond the intervals."]
+    amounts = "; ".join(f"{kept.label} against {plain.label} {_amount(column, c.estimate)}" for c, (plain, kept) in helped if c.estimate)
+    return [f"Trained alike, preservation lowers forgetting in {label} in {len(helped)} of {len(known)} comparisons: {amounts}."]

@@ -68,7 +68,7 @@ def decimals(estimates: Iterable[Estimate | None]) -> int:
     widths = [e.half for e in known if e.half > 0] or [abs(e.mean) / 10 for e in known if e.mean]
     if not widths:
         return 2
-    return int(min(4, max(0, 1 - math.floor(math.log10(float(np.median(widths)))))))
+    return int(min(3, max(0, 1 - math.floor(math.log10(float(np.median(widths)))))))
 
 
 def fixed(value: float, digits: int, signed: bool = False) -> str:
@@ -91,7 +91,7 @@ def count(value: float | None) -> str:
         return "–"
     for size, letter in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
         if value >= size:
-            return f"{value / size:.3g} {letter}"
+            return f"{value / size:.3g}\u00a0{letter}"
     return f"{value:.0f}"
 
 
@@ -104,4 +104,4 @@ def seconds(value: float | None) -> str:
 def percent(share: float | None) -> str:
     if share is None:
         return "–"
-    return f"{100 * share:.3g} %"
+    return f"{100 * share:.3g}\u00a0%"

@@ -2,12 +2,13 @@
 
 import base64
 import hashlib
+import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from itertools import groupby
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
-from markupsafe import Markup
+from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
 from ttsadapt.reports.clips import Clip, Listening
@@ -20,7 +21,7 @@ from ttsadapt.reports.systems import Systems
 from ttsadapt.reports.tables import NOTE, ROLES
 
 ALT = {
-    "tradeoff": "Scatter of gain on target over forgetting on source, one panel a metric; the figures are in the table of gain and forgetting.",
+    "tradeoff": "Scatter of gain on target over forgetting on source, one panel a metric; its figures are in the table above.",
     "losses": "Loss terms over steps, one panel a term, one line a run.",
     "blocks": "Weight of every block in the emotion probe and in the speaker probe.",
 }
@@ -28,11 +29,13 @@ FEW_COLUMNS = 14
 """up to here every set's columns are shown at first; beyond, only target and source"""
 
 
-def render(
-    systems: Systems, changes: Table, preservation: Preservation, heard: Sequence[Listening], figures: Mapping[str, Figure]
-) -> str:
+def render(systems: Systems, changes: Table, preservation: Preservation, heard: Sequence[Listening], figures: Mapping[str, Figure]) -> str:
     environment = Environment(
-        loader=PackageLoader("ttsadapt.reports", "templates"), autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=PackageLoader("ttsadapt.reports", "templates"),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
     environment.filters |= {"count": count, "percent": percent, "seconds": seconds}
     main = main_table(systems)
@@ -41,7 +44,7 @@ def render(
         study=systems.study,
         systems=systems,
         date=date(systems.study),
-        reading=reading(systems),
+        reading=[named(systems, sentence) for sentence in reading(systems)],
         main=main,
         hidden=[] if len(main.columns) <= FEW_COLUMNS else [g.key for g in main.groups if g.key not in ("target", "source")],
         changes=changes,
@@ -65,6 +68,15 @@ def render(
 
 def _resource(name: str) -> str:
     return (files("ttsadapt.reports") / "templates" / name).read_text(encoding="utf-8")
+
+
+def named(systems: Systems, sentence: str) -> Markup:
+    """The sentence, escaped, with the systems' names set in bold."""
+    labels = sorted((str(escape(s.label)) for s in systems.adapted), key=len, reverse=True)
+    if not labels:
+        return escape(sentence)
+    pattern = rf"(?<![\w+])({'|'.join(map(re.escape, labels))})(?![\w+])"
+    return Markup(re.sub(pattern, r"<b>\1</b>", str(escape(sentence))))
 
 
 def clip_scores(systems: Systems, spoken: Spoken, clip: Clip) -> str:

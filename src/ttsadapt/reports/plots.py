@@ -5,11 +5,12 @@ import json
 import math
 import re
 from collections.abc import Iterator, Sequence
-from itertools import product
+from itertools import pairwise, product
 from pathlib import Path
 
 import numpy as np
 from matplotlib import rc_context
+from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
@@ -49,17 +50,14 @@ STYLE = {
     "svg.fonttype": "none",
     "legend.frameon": False,
 }
-MOST_PANELS, MOST_POINTS = 6, 240
+MOST_PANELS, MOST_POINTS, LEGEND_COLUMNS = 6, 240, 5
 
 
 def draw(systems: Systems, changes: Table) -> dict[str, Figure]:
     """{file name: figure}, only those that the study has data for."""
     with rc_context(STYLE):
         drawn = {"tradeoff": tradeoff(systems, changes), "losses": losses(systems), "blocks": blocks(systems)}
-        figures = {name: figure for name, figure in drawn.items() if figure is not None}
-        for figure in figures.values():
-            _settle(figure)
-    return figures
+    return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
 def save_png(figure: Figure, path: Path) -> None:
@@ -78,14 +76,15 @@ def svg(figure: Figure, name: str, title: str) -> str:
     text = re.sub(r'href="#', f'href="#{name}-', text).replace("url(#", f"url(#{name}-")
     for colour, variable in THEME.items():
         text = text.replace(colour, f"var({variable})")
-    text = re.sub(r'<svg [^>]*?viewBox="([^"]+)"[^>]*>', rf'<svg viewBox="\1" role="img" aria-label="{title}">', text, count=1)
-    return text
+    width = round(figure.get_figwidth() * 100)  # pixels: never blown up beyond the size it was drawn for
+    opening = rf'<svg viewBox="\1" style="max-width:{width}px" role="img" aria-label="{title}">'
+    return re.sub(r'<svg [^>]*?viewBox="([^"]+)"[^>]*>', opening, text, count=1)
 
 
 def _styles(systems: Systems) -> dict[System, tuple[str, str, bool]]:
     """(colour, line, filled): one colour a way of training; filled markers and broken lines preserve."""
     hows = list(dict.fromkeys((s.backbone, s.how) for s in systems.adapted))
-    seen = {how: 0 for how in hows}
+    seen = dict.fromkeys(hows, 0)
     styles = {}
     for system in systems.adapted:
         how = (system.backbone, system.how)
@@ -94,14 +93,24 @@ def _styles(systems: Systems) -> dict[System, tuple[str, str, bool]]:
     return styles
 
 
-def _grid(count: int, width: float, height: float, columns: int) -> tuple[Figure, list[Axes]]:
+def _grid(count: int, panel: tuple[float, float], columns: int, top: float = 0.35) -> tuple[Figure, list[Axes]]:
+    """`count` panels of `panel` inches under `top` inches. Fixed margins: the layout engines would draw everything thrice."""
     columns = min(columns, count)
     rows = math.ceil(count / columns)
-    figure = Figure(figsize=(width * columns, height * rows), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    left, right, bottom, across, down = 0.55, 0.12, 0.45, 0.6, 0.8
+    wide = left + right + columns * panel[0] + (columns - 1) * across
+    high = top + bottom + rows * panel[1] + (rows - 1) * down
+    figure = Figure(figsize=(wide, high))
+    places = {"left": left / wide, "right": 1 - right / wide, "bottom": bottom / high, "top": 1 - top / high}
+    places |= {"wspace": across / panel[0], "hspace": down / panel[1]}
+    axes = figure.subplots(rows, columns, squeeze=False, gridspec_kw=places).ravel()
     for unused in axes[count:]:
         unused.remove()
     return figure, list(axes[:count])
+
+
+def _legend(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> None:
+    figure.legend(handles, labels, loc="upper left", bbox_to_anchor=(0, 1), ncols=LEGEND_COLUMNS, fontsize=7.5)
 
 
 def tradeoff(systems: Systems, changes: Table) -> Figure | None:
@@ -111,7 +120,7 @@ def tradeoff(systems: Systems, changes: Table) -> Figure | None:
     names = [name for name in gain if name in lost][:MOST_PANELS]
     if not names:
         return None
-    figure, axes = _grid(len(names), 4.2, 3.4, 3)
+    figure, axes = _grid(len(names), (3.55, 2.75), 3)
     for axis, name in zip(axes, names):
         _tradeoff_panel(axis, systems, changes.rows, lost[name], gain[name])
     return figure
@@ -119,7 +128,7 @@ def tradeoff(systems: Systems, changes: Table) -> Figure | None:
 
 def _tradeoff_panel(axis: Axes, systems: Systems, rows: list[System], lost: Column, gain: Column) -> None:
     styles = _styles(systems)
-    points = {}
+    points, spans = {}, []
     for system, x, y in zip(rows, (c.estimate for c in lost.cells), (c.estimate for c in gain.cells)):
         if x is None or y is None:
             continue
@@ -129,10 +138,13 @@ def _tradeoff_panel(axis: Axes, systems: Systems, rows: list[System], lost: Colu
         axis.errorbar(x.mean, y.mean, yerr=bars[1], xerr=bars[0], color=colour, elinewidth=0.9, alpha=0.55, fmt="none")
         axis.plot(x.mean, y.mean, "o", color=colour, mfc=face, mew=1.4, ms=6, zorder=3)
         points[system] = (x.mean, y.mean)
+        spans += [((x.low, y.mean), (x.high, y.mean)), ((x.mean, y.low), (x.mean, y.high))]
     for plain, kept in systems.preserved_pairs():
         if plain in points and kept in points:
             (x0, y0), (x1, y1) = points[plain], points[kept]
             axis.plot([x0, x1], [y0, y1], color=styles[plain][0], lw=0.8, ls=(0, (2, 2)), zorder=1)
+            steps = np.linspace((x0, y0), (x1, y1), 16)
+            spans += [(tuple(a), tuple(b)) for a, b in pairwise(steps)]
     for line in (axis.axhline, axis.axvline):
         line(0, color=MUTED, lw=0.7, zorder=0)
     unit = f" ({gain.metric.unit})" if gain.metric.unit else ""
@@ -140,32 +152,29 @@ def _tradeoff_panel(axis: Axes, systems: Systems, rows: list[System], lost: Colu
     axis.set_xlabel("forgotten on source → worse")
     axis.set_ylabel("gained on target → better")
     axis.margins(0.12)
-    _label_points(axis, {s.label: p for s, p in points.items()})
+    _label_points(axis, {s.label: p for s, p in points.items()}, [span for span in spans if np.isfinite(span).all()])
 
 
-def _label_points(axis: Axes, points: dict[str, tuple[float, float]]) -> None:
-    """Each label goes to the free side of its point where it covers the fewest other labels and points."""
+def _label_points(axis: Axes, points: dict[str, tuple[float, float]], bars: Sequence[tuple[tuple[float, float], ...]]) -> None:
+    """Each label goes to the side of its point where it covers the least of other labels, points and bars."""
     axis.autoscale_view()
-    taken: list[Bbox] = []
-    bounds = axis.get_window_extent()
-    pixels = {k: axis.transData.transform(p) for k, p in points.items()}
-    dots = [Bbox.from_bounds(x - 5, y - 5, 10, 10) for x, y in pixels.values()]
+    room = axis.get_window_extent()
     scale = axis.figure.dpi / 72
+    pixels = {label: axis.transData.transform(p) for label, p in points.items()}
+    taken = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in pixels.values()]
+    taken += [Bbox(axis.transData.transform(ends)).padded(1.5) for ends in bars]
     for label, (x, y) in pixels.items():
-        wide, high = len(label) * 4.0 * scale, 8.5 * scale
-        offsets = [(dx, dy) for dy, dx in product((0, 9, -9, 18, -18, 27, -27), (8, -8, 0)) if dx or dy]
+        wide, high = len(label) * 3.9 * scale, 8.5 * scale
         placed = []
-        for order, (dx, dy) in enumerate(offsets):
-            left = x + dx * scale - (wide if dx < 0 else wide / 2 if dx == 0 else 0)
+        for order, (dy, dx) in enumerate(product((9, -9, 0, 18, -18, 27, -27), (6, -6))):
+            left = x + dx * scale - (wide if dx < 0 else 0)
             box = Bbox.from_bounds(left, y + dy * scale - high / 2, wide, high)
-            hits = sum(_overlap(box, b) for b in taken) * 3 + sum(_overlap(box, b) for b in dots)
-            outside = box.width * box.height - _overlap(box, bounds)
-            placed.append((hits + 2 * outside + order * 2, order, box))
-        _, order, box = min(placed, key=lambda p: p[:2])
+            outside = box.width * box.height - _overlap(box, room)
+            placed.append((sum(_overlap(box, b) for b in taken) + 3 * outside + order, (dx, dy), box))
+        _, offset, box = min(placed, key=lambda p: p[0])
         taken.append(box)
-        dx, dy = offsets[order]
-        side = "left" if dx > 0 else "right" if dx < 0 else "center"
-        axis.annotate(label, points[label], (dx, dy), textcoords="offset points", ha=side, va="center", fontsize=6.6, zorder=4)
+        style = {"ha": "left" if offset[0] > 0 else "right", "va": "center", "fontsize": 6.6, "zorder": 4}
+        axis.annotate(label, points[label], offset, textcoords="offset points", **style)
 
 
 def _overlap(a: Bbox, b: Bbox) -> float:
@@ -179,8 +188,8 @@ def losses(systems: Systems) -> Figure | None:
     names = dict.fromkeys(n for p in prefixes for s in systems.adapted for r in s.runs for n in r.curves if n.startswith(p))
     if not names:
         return None
-    figure, axes = _grid(len(names), 3.0, 2.1, 4)
     styles = _styles(systems)
+    figure, axes = _grid(len(names), (2.4, 1.5), 4, top=0.45 + 0.17 * math.ceil(len(styles) / LEGEND_COLUMNS))
     for axis, name in zip(axes, names):
         for system, curve in _curves(systems, name):
             colour, line, _ = styles[system]
@@ -189,8 +198,8 @@ def losses(systems: Systems) -> Figure | None:
         axis.set_title(name.replace("/", " · "))
         axis.margins(x=0.02)
         axis.set_xlabel("step")
-    handles = [Line2D([], [], color=c, ls=ls, lw=1.4, label=s.label) for s, (c, ls, _) in styles.items()]
-    figure.legend(handles=handles, loc="outside upper left", ncols=4, fontsize=7.5)
+    handles = [Line2D([], [], color=colour, ls=line, lw=1.4) for colour, line, _ in styles.values()]
+    _legend(figure, handles, [s.label for s in styles])
     return figure
 
 
@@ -208,11 +217,10 @@ def blocks(systems: Systems) -> Figure | None:
     found = {json.dumps(e, sort_keys=True): e for s in systems.adapted for r in s.runs for e in r.layers}
     if not found:
         return None
-    figure, axes = _grid(len(found), 4.6, 2.6, 3)
+    figure, axes = _grid(len(found), (4.2, 2.1), 3, top=0.6)
     for axis, entry in zip(axes, found.values()):
         _blocks_panel(axis, entry)
-    handles, labels = axes[0].get_legend_handles_labels()
-    figure.legend(handles, labels, loc="outside upper left", ncols=3, fontsize=7.5)
+    _legend(figure, *axes[0].get_legend_handles_labels())
     return figure
 
 
@@ -254,11 +262,4 @@ def mel_pairs(heard: Sequence[Listening]) -> Figure:
             axis.set_title(f"{once.spoken.set}: {once.spoken.id}")
             axis.set_xlabel("seconds")
             axis.grid(visible=False)
-        _settle(figure)
     return figure
-
-
-def _settle(figure: Figure) -> None:
-    """Lays the figure out once, not again at every save."""
-    figure.draw_without_rendering()
-    figure.set_layout_engine("none")

@@ -137,9 +137,7 @@ def read_study(folder: Path) -> Study:
         raise UserError(f"no study {folder.name!r} in {folder.parent}: {_studies(folder.parent)}; set study=<name>")
     if not finished:
         states = ", ".join(f"{r.id} {r.status}" for r in runs)
-        raise UserError(
-            f"no finished run in {folder} ({states}): run it again to finish it; {_studies(folder.parent)}"
-        )
+        raise UserError(f"no finished run in {folder} ({states}): run it again to finish it; {_studies(folder.parent)}")
     return Study(folder.name, folder, finished, [r for r in runs if not r.finished])
 
 
@@ -193,13 +191,10 @@ def _read_scores(run: Run, path: Path) -> None:
                 scores[set_, metric][id_] = value
             plain = _plain(set_)
             if (plain, id_) not in run.spoken:
-                run.spoken[plain, id_] = Spoken(
-                    id_, plain, row.get("text") or "", row.get("emotion") or "", row.get("speaker") or ""
-                )
+                run.spoken[plain, id_] = Spoken(id_, plain, row.get("text") or "", row.get("emotion") or "", row.get("speaker") or "")
     run.scores = dict(scores)
     run.metrics = {
-        name: MetricInfo(name, row.get("unit") or "", row.get("better") or "", tuple(judges[name]))
-        for name, row in rows.items()
+        name: MetricInfo(name, row.get("unit") or "", row.get("better") or "", tuple(judges[name])) for name, row in rows.items()
     }
 
 
@@ -218,7 +213,7 @@ def _number(text: str, path: Path, number: int) -> float:
 
 
 def _plain(set_: str) -> str:
-    """"base/target" -> "target"."""
+    """ "base/target" -> "target"."""
     return next((set_[len(p) :] for p in PREFIXES if set_.startswith(p)), set_)
 
 

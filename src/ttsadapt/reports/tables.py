@@ -7,16 +7,16 @@ import math
 import textwrap
 from collections.abc import Sequence
 
-from ttsadapt.reports.compare import Cell, Column, Group, Preservation, Table, change_table, main_table, reading
+from ttsadapt.reports.compare import Cell, Column, Group, Preservation, change_table, main_table, reading
 from ttsadapt.reports.numbers import Estimate, count, percent, seconds
 from ttsadapt.reports.systems import System, Systems
 
-NOTE = "95 % intervals: bootstrap over utterances. Gain and forgetting: paired by utterance against the untuned model."
+NOTE = "95\u00a0% intervals: bootstrap over utterances. Gain and forgetting: paired by utterance against the untuned model."
 ROLES = {"ceiling": "ceiling", "vocoder": "vocoder's ceiling", "floor": "floor", "adapted": ""}
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "<": r"\textless{}", ">": r"\textgreater{}", "|": r"\textbar{}",
-    "≈": r"$\approx$", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "−": "$-$", "–": "--", "·": r"$\cdot$", "±": r"$\pm$",
+    "\u00a0": "~", "≈": r"$\approx$", "↓": r"$\downarrow$", "↑": r"$\uparrow$", "−": "$-$", "–": "--", "·": r"$\cdot$", "±": r"$\pm$",
 }  # fmt: skip
 CSV_COLUMNS = (
     "system", "kind", "backbone", "strategies", "seeds", "quantity", "set", "metric", "mean", "low", "high", "n", "seed_sd",
@@ -120,10 +120,11 @@ def to_markdown(systems: Systems, preservation: Preservation, facts: Sequence[st
 
 def _markdown_table(rows: Sequence[System], group: Group, costs: bool) -> str:
     labels = [f"{s.label} ({ROLES[s.kind]})" if ROLES[s.kind] else s.label for s in rows]
+    trained = [f"{count(s.cost('trainable_parameters'))} ({percent(s.cost('trainable_share'))})" for s in rows]
     spent = [
-        ("trainable", [f"{count(s.cost('trainable_parameters'))} ({percent(s.cost('trainable_share'))})" if s.adapted else "–" for s in rows]),
+        ("trainable", [text if s.adapted else "–" for s, text in zip(rows, trained)]),
         ("train s", [seconds(s.cost("train_seconds")) for s in rows]),
-    ]  # fmt: skip
+    ]
     return _grid("system", labels, group, spent if costs else [])
 
 
@@ -177,12 +178,9 @@ def _console_block(rows: Sequence[System], group: Group, width: int) -> list[str
         else:
             columns.append(candidate)
     widths = [max(map(len, c)) for c in columns]
-    lines = [
-        "  ".join(v.ljust(w) if i == 0 else v.rjust(w) for i, (v, w) in enumerate(zip(row, widths))).rstrip()
-        for row in zip(*columns)
-    ]
+    lines = ["  ".join(v.ljust(w) if i == 0 else v.rjust(w) for i, (v, w) in enumerate(zip(row, widths))).rstrip() for row in zip(*columns)]
     rule = "  ".join("─" * w for w in widths)
-    more = [line for line in textwrap.wrap(f"(more in the report: {', '.join(left_out)})", width)] if left_out else []
+    more = textwrap.wrap(f"(more in the report: {', '.join(left_out)})", width) if left_out else []
     return [lines[0], rule, *lines[1:], *more]
 
 
@@ -196,9 +194,3 @@ def _console_cell(cell: Cell, digits: int) -> str:
 
 def _shorten(text: str, width: int) -> str:
     return text if len(text) <= width else text[: width - 1] + "…"
-
-
-
-
-
-

@@ -12,11 +12,8 @@ from ttsadapt.reports.study import read_study
 from ttsadapt.reports.systems import Systems
 
 
-def build(study_folder: Path) -> Path:
-    """Writes report.html, report.md, table.csv, table.tex and plots/*.png into the study; returns the page's path.
-
-    Raises UserError, naming the studies present, when there is no such study or none of its runs has finished.
-    """
+def write_report(study_folder: Path) -> Path:
+    """See `ttsadapt.reports.build`."""
     systems = Systems(read_study(study_folder))
     changes, preservation = change_table(systems), preservation_table(systems)
     heard = listening(systems)
@@ -30,8 +27,3 @@ def build(study_folder: Path) -> Path:
     page = study_folder / "report.html"
     write_text(page, render(systems, changes, preservation, heard, figures))
     return page
-
-
-def console_table(study_folder: Path) -> str:
-    """The study's main table for a terminal, at most 120 columns wide, with the reading of the result below."""
-    return tables.to_console(Systems(read_study(study_folder)))

@@ -1,0 +1,62 @@
+"""What judges have in common: a folder with weights and a card that says how well they judge."""
+
+from abc import abstractmethod
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from ttsadapt.artifacts import Artifact
+from ttsadapt.errors import UserError
+from ttsadapt.files import digest, read_json, write_json
+from ttsadapt.metrics.judges.clips import Clips
+
+
+class Judge(Artifact):
+    """`weights.safetensors` and `card.json` below `cache/judges/<name>-<digest>`; the digest covers corpus, settings and revision."""
+
+    name: ClassVar[str]
+    revision: ClassVar[int]
+    """raise it when training or architecture change"""
+
+    def __init__(self, corpus: Path, cache: Path, **settings: Any) -> None:
+        self.corpus, self.cache = Path(corpus), Path(cache)
+        self.clips = Clips(self.corpus, self.cache)
+        self.version = f"{self.revision}-{digest([self.name, self.revision, self.clips.digest, settings])}"
+        self.folder = self.cache / "judges" / f"{self.name}-{self.version}"
+        self._card: dict[str, Any] | None = None
+        self._model: nn.Module | None = None
+
+    def needs(self) -> tuple[Artifact, ...]:
+        return (self.clips,)
+
+    @abstractmethod
+    def network(self, card: dict[str, Any]) -> nn.Module:
+        """The untrained network of the size that the card's classes ask for."""
+
+    @property
+    def card(self) -> dict[str, Any]:
+        """name, version, classes, steps, "error" {set: its own error on held-out recordings}."""
+        if self._card is None:
+            self._card = read_json(self._there / "card.json")
+        return self._card
+
+    @property
+    def model(self) -> nn.Module:
+        if self._model is None:
+            model = self.network(self.card)
+            model.load_state_dict(load_file(self._there / "weights.safetensors"))
+            self._model = model.eval()
+        return self._model
+
+    def write(self, folder: Path, model: nn.Module, card: dict[str, Any]) -> None:
+        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, folder / "weights.safetensors")
+        write_json(folder / "card.json", {"name": self.name, "version": self.version, "torch": torch.__version__} | card)
+
+    @property
+    def _there(self) -> Path:
+        if not self.done:
+            raise UserError(f"the {self.name} of {self.corpus.name} is not built ({self.folder}): run `artifacts.ensure` on what the metric needs")
+        return self.folder

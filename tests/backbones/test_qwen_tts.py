@@ -1,0 +1,347 @@
+"""The language-model backbone: what it is trained on, that its cache is exact, and that peft can adapt it."""
+
+import copy
+import pickle
+from dataclasses import replace
+from fnmatch import fnmatchcase
+from pathlib import Path
+
+import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
+from peft import LoraConfig, PeftModel, get_peft_model
+
+from ttsadapt.adapters import match
+from ttsadapt.backbones.qwen_tts import QwenTTS
+from ttsadapt.backbones.qwen_tts_frontend import QwenTTSFrontend, TooLong, Vocabulary, speech_rows
+from ttsadapt.backbones.speakers import SpeakerStatistics
+from ttsadapt.codecs.kmeans import KMeansCodec
+from ttsadapt.codecs.mel import MelSpectrogram
+from ttsadapt.data.audio import save
+from ttsadapt.data.utterance import Phone, Utterance
+from ttsadapt.errors import CheckpointError, DataError
+
+CONFIG = Path(__file__).parents[2] / "conf/backbone/qwen_tts_tiny.yaml"
+SIZES = {
+    "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
+}  # fmt: skip
+
+
+def buzz(seconds: float, pitch: float) -> torch.Tensor:
+    time = torch.arange(int(16000 * seconds)) / 16000
+    glide = pitch * (1 + 0.2 * torch.sin(6 * time))
+    phase = 2 * torch.pi * torch.cumsum(glide / 16000, 0)
+    return 0.2 * sum(torch.sin(k * phase) / k for k in range(1, 9)) * (0.6 + 0.4 * torch.cos(9 * time))
+
+
+@pytest.fixture(scope="module")
+def utterances(tmp_path_factory) -> list[Utterance]:
+    folder = tmp_path_factory.mktemp("audio")
+    made = []
+    for i, (symbols, seconds) in enumerate([("_haɪ_", 0.4), ("_bˈoː_", 0.7), ("_kætsɪt_", 1.0), ("_bæt_", 0.5)] * 2):
+        phones = ["_", "b", "ˈoː", "_"] if "ˈ" in symbols else list(symbols)
+        step = seconds / len(phones)
+        aligned = tuple(Phone(p, k * step, (k + 1) * step) for k, p in enumerate(phones))
+        speaker, emotion = ("anna", "bert")[i % 2], ("neutral", "happy")[i // 4]
+        save(folder / f"{i}.wav", buzz(seconds + 0.01 * i, 110 + 90 * (i % 2) + 5 * i), 16000)
+        made.append(Utterance(f"u{i}", folder / f"{i}.wav", symbols, speaker, emotion, duration=seconds, phones=aligned))
+    return made
+
+
+def frontend_of(utterances, **settings) -> QwenTTSFrontend:
+    speakers = settings.pop("speakers", SpeakerStatistics(MelSpectrogram()))
+    codec = KMeansCodec(bands=[[0, 25], [25, 80]], codewords=12, iterations=4)
+    frontend = QwenTTSFrontend(codec, speakers, **settings)
+    frontend.fit(utterances)
+    return frontend
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["positions from left to right", "paced positions"])
+def frontend(request, utterances):
+    return frontend_of(utterances, paced_positions=request.param)
+
+
+@pytest.fixture(scope="module")
+def model(frontend):
+    torch.manual_seed(0)
+    model = QwenTTS(frontend, **SIZES, tie_word_embeddings=False, temperature=0.0).eval()
+    with torch.no_grad():  # far from uniform, so that a wrong position or mask shows
+        for p in model.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    return model
+
+
+@pytest.fixture(scope="module")
+def items(frontend, utterances):
+    return [frontend(u) for u in utterances]
+
+
+def test_supervised_are_speech_and_end_only(frontend, model, items):
+    batch = frontend.collate(items)
+    head = model(batch)["tokens"]
+    rows = head.target + model.targets[0]
+    for i, item in enumerate(items):
+        expected = item["tokens"][item["prompt"] :]
+        assert torch.equal(rows[head.row == i], expected)
+        assert expected[-1] == frontend.vocabulary.end
+        assert set(expected[:-1].tolist()) <= set(frontend.vocabulary.speech)
+        assert not set(item["tokens"][: item["prompt"]].tolist()) & set(model.targets)
+    assert head.count == sum(frontend.lengths(item)["tokens"] for item in items)
+    assert head.logits.shape == (head.count, frontend.codec.tokens + 1)
+
+
+def test_padding_changes_nothing(frontend, model, items):
+    together = model(frontend.collate(items))["tokens"]
+    for i, item in enumerate(items):
+        alone = model(frontend.collate([item]))["tokens"]
+        assert torch.allclose(alone.logits, together.logits[together.row == i], atol=1e-5)
+    batch = frontend.collate(items)
+    batch["tokens"] = batch["tokens"].masked_fill(~batch["mask"], frontend.vocabulary.speech[3])
+    disturbed = model(batch)["tokens"]
+    assert disturbed.count == together.count
+    assert torch.allclose(disturbed.logits, together.logits, atol=1e-5)
+
+
+def test_lazy_projection_is_the_model_s_own(frontend, model, items):
+    """Logits of the wanted rows equal those of the whole language model at the same positions."""
+    batch = frontend.collate(items[:1])
+    head = model(batch)["tokens"]
+    embedded = torch.cat([model.voice(batch["speaker"])[:, None], model.lm.get_input_embeddings()(batch["tokens"])], 1)
+    numbered = torch.cat([torch.zeros(1, 1, dtype=torch.long), batch["positions"] + 1], 1)
+    full = model.lm(inputs_embeds=embedded, position_ids=numbered, attention_mask=torch.ones_like(numbered)).logits[0]
+    positions = torch.arange(int(batch["prompt"][0]), batch["tokens"].shape[1])
+    assert torch.allclose(head.logits, full[positions][:, model.targets[0] : model.targets[-1] + 1], atol=1e-5)
+
+
+def recomputed(model, request) -> list[int]:
+    """Greedy decoding without a cache, from the batch that training would see."""
+    frontend = model.frontend
+    first, end = frontend.vocabulary.speech[0], frontend.vocabulary.end
+    limit = model.generate([request])[0].numel()
+    tokens = frontend.prompt(request)
+    said: list[int] = []
+    while len(said) < limit:
+        probe = torch.cat([tokens, torch.tensor([end])])
+        item = {"tokens": probe, "prompt": torch.tensor(len(tokens)), "speaker": request.speaker, "frames": torch.tensor(1)}
+        logits = model(frontend.collate([item]))["tokens"].logits[-1]
+        allowed = frontend.codec.allowed(len(said))
+        base = first - model.targets[0]
+        said.append(allowed.start + int(logits[base + allowed.start : base + allowed.stop].argmax()))
+        tokens = torch.cat([tokens, torch.tensor([first + said[-1]])])
+    return said
+
+
+@torch.no_grad()
+def test_cached_greedy_equals_full_recomputation(frontend, model, utterances):
+    requests = [frontend.request(u) for u in utterances[:4]]
+    cached = model.generate(requests)
+    assert all(len(tokens) > 4 for tokens in cached)
+    for request, tokens in zip(requests, cached):
+        assert tokens.tolist() == recomputed(model, request)
+
+
+def test_samples_do_not_depend_on_company(frontend, model, utterances):
+    sampler = copy.copy(model)
+    sampler.temperature, sampler.top_k = 1.0, 0
+    requests = [frontend.request(u) for u in utterances]
+    together = sampler.generate(requests)
+    for request, tokens in list(zip(requests, together))[::3]:
+        assert torch.equal(sampler.generate([request])[0], tokens)
+    again = sampler.generate([replace(requests[2], seed=1)])[0]
+    assert not torch.equal(again, together[2])
+
+
+@pytest.mark.parametrize("wish", [-50.0, 50.0], ids=["never ends by itself", "wants to end at once"])
+def test_length_is_bounded_by_the_pace_of_pretraining(frontend, model, utterances, wish):
+    request, biased = frontend.request(utterances[2]), copy.deepcopy(model)
+    end = frontend.vocabulary.end - model.targets[0]
+    biased.project = lambda hidden: wish * (torch.arange(len(model.targets)) == end).float().expand(len(hidden), -1)
+    tokens = biased.generate([request])[0]
+    low, _, high = (bound * len(request.phones) for bound in frontend.pace)
+    assert len(tokens) % frontend.codec.levels == 0
+    assert low / 1.5 - 1 <= len(tokens) <= high * 1.5 + frontend.codec.levels
+    assert (len(tokens) > high) == (wish < 0)
+
+
+def test_synthesis_gives_waveforms_in_the_order_asked(frontend, model, utterances):
+    requests = [frontend.request(u) for u in utterances[:3]]
+    model.train()
+    seen: list[int] = []
+    audio = model.synthesize(requests, seen.append)
+    assert model.training and sum(seen) == 3
+    model.eval()
+    for request, samples in zip(requests, audio):
+        expected = frontend.codec.decode(model.generate([request])[0])
+        assert samples.shape == expected.shape and torch.allclose(samples, expected, atol=1e-5)
+        assert samples.abs().max() <= 1
+    ceiling = model.resynthesize(buzz(0.5, 150))
+    assert abs(len(ceiling) - 8000) < 600
+
+
+def test_block_mask_covers_the_speech_positions_of_a_block(frontend, model, items):
+    batch = frontend.collate(items)
+    shapes: list[torch.Size] = []
+    for block in model.blocks["backbone"].values():
+        hook = block.register_forward_hook(lambda m, i, o: shapes.append((o[0] if isinstance(o, tuple) else o).shape))
+        model(batch)
+        hook.remove()
+    mask = model.block_mask(batch, "backbone")
+    assert len(shapes) == SIZES["num_hidden_layers"] and all(shape[:2] == mask.shape for shape in shapes)
+    assert mask.sum() == sum(frontend.lengths(item)["tokens"] - 1 for item in items)
+
+
+def test_every_parameter_is_in_one_component(model):
+    for name, _ in model.named_parameters():
+        assert sum(any(fnmatchcase(name, g) for g in globs) for globs in model.components.values()) == 1, name
+
+
+def test_adapter_of_the_inner_model_loads_and_speaks(frontend, model, items, tmp_path):
+    names = [n.removeprefix("lm.") for n in match(model, model.adaptable)]
+    assert len(names) == 7 * SIZES["num_hidden_layers"]
+    tuned, untouched = copy.deepcopy(model), copy.deepcopy(model)
+    wrapped = get_peft_model(tuned.peft_root, LoraConfig(r=4, target_modules=names))
+    batch = frontend.collate(items)
+    before = model(batch)["tokens"].logits
+    optimizer = torch.optim.Adam([p for p in wrapped.parameters() if p.requires_grad], 0.02)
+    for _ in range(3):
+        optimizer.zero_grad()
+        tuned(batch)["tokens"].loss().backward()
+        optimizer.step()
+    wanted = tuned(batch)["tokens"].logits.detach()
+    wrapped.save_pretrained(tmp_path)
+    loaded = PeftModel.from_pretrained(untouched.peft_root, tmp_path)
+    assert all(p.abs().sum() > 0 for n, p in loaded.named_parameters() if "lora_B" in n)
+    got = untouched(batch)["tokens"].logits
+    assert torch.allclose(got, wanted, atol=1e-5)
+    assert not torch.allclose(got, before, atol=1e-2)
+
+
+def test_it_learns(frontend, items):
+    torch.manual_seed(0)
+    model, batch = QwenTTS(frontend, **SIZES), frontend.collate(items)
+    optimizer = torch.optim.AdamW(model.parameters(), 1e-2)
+    losses = []
+    for _ in range(40):
+        loss = model(batch)["tokens"].loss()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        losses.append(loss.item())
+    assert all(p.grad is not None for p in model.parameters())
+    assert losses[-1] < 0.5 * losses[0]
+
+
+def test_voice_and_emotion_are_heard(frontend, model, utterances):
+    request = frontend.request(utterances[0])
+    said = [frontend.prompt(r).tolist() for r in (request, replace(request, emotion="happy"))]
+    assert said[0] != said[1] and said[0][1:] == said[1][1:]
+    item = frontend(utterances[0])
+    other = item | {"speaker": frontend.voices["bert"]}
+    logits = [model(frontend.collate([i]))["tokens"].logits for i in (item, other)]
+    assert not torch.allclose(*logits, atol=1e-3)
+
+
+def test_without_voice_and_emotion_the_prompt_is_neutts_s(utterances):
+    plain = frontend_of(utterances, speakers=None, emotions=False)
+    model = QwenTTS(plain, **SIZES)
+    assert model.voice is None and model.offset == 0
+    vocabulary, item = plain.vocabulary, plain(utterances[1])
+    names = {row: symbol for symbol, row in vocabulary._rows.items()}
+    layout = [names[row] for row in item["tokens"].tolist()]
+    prompt = ["<|TEXT_PROMPT_START|>", "_", "b", "ˈoː", "_", "<|TEXT_PROMPT_END|>", "<|SPEECH_GENERATION_START|>"]
+    assert layout[: int(item["prompt"])] == prompt
+    assert layout[-1] == "<|SPEECH_GENERATION_END|>" and layout[len(prompt)].startswith("<|speech_")
+    assert model(plain.collate([item, plain(utterances[2])]))["tokens"].loss().isfinite()
+    assert len(model.generate([plain.request(utterances[0])])[0]) > 0
+
+
+def test_paced_positions_put_speech_beside_its_phones(utterances):
+    paced = frontend_of(utterances, paced_positions=True)
+    item = paced(utterances[2])
+    prompt, length = int(item["prompt"]), len(item["tokens"])
+    positions = paced.positions(prompt, length).tolist()
+    first, phones = 2, prompt - 4  # emotion and start of text before, end of text and start of speech after
+    assert len(positions) == length and positions[:3] == [0, 1, 2]
+    assert positions[prompt - 1 :] == list(range(first - 1, first - 1 + length - prompt + 1))
+    assert positions[first : first + phones] == [first + round(k * paced.pace[1]) for k in range(phones)]
+    assert positions[prompt - 2] > positions[prompt - 3] and paced.pace[0] <= paced.pace[1] <= paced.pace[2]
+
+
+def test_foreign_phones_fall_back_on_near_ones(frontend):
+    rows = frontend.vocabulary
+    inner = rows.prompt(["æ", "ˈæ", "æː", "ˈæ̃ː", "ʘ"], "neutral")[2:-2]
+    assert len(set(inner[:4])) == 1 and inner[0] == rows.phones.index("æ")
+    assert inner[4] == rows._rows["<|unknown|>"]
+
+
+def test_speech_rows_must_follow_each_other():
+    vocabulary = Vocabulary(["a"], [], 5)
+    assert vocabulary.speech == range(vocabulary.end + 1, vocabulary.end + 6) and len(vocabulary) == vocabulary.speech[-1] + 1
+    shuffled = {"<|speech_0|>": 7, "<|speech_1|>": 9, "<|speech_2|>": 8}
+    for table, tokens in ((shuffled, 3), ({"<|speech_0|>": 7}, 2), ({}, 1)):
+        with pytest.raises(CheckpointError, match="consecutive"):
+            speech_rows(table.get, tokens)
+
+
+def test_frontend_survives_pickle_and_file(frontend, utterances, items, tmp_path):
+    torch.save(frontend.state(), tmp_path / "frontend.pt")
+    restored = QwenTTSFrontend(KMeansCodec(bands=[[0, 25], [25, 80]], codewords=12), SpeakerStatistics(MelSpectrogram()))
+    restored.restore(torch.load(tmp_path / "frontend.pt", weights_only=True))
+    for other in (restored, pickle.loads(pickle.dumps(frontend))):
+        for name, value in other(utterances[2]).items():
+            assert torch.equal(value, items[2][name])
+        assert other.pace == frontend.pace
+
+
+def test_enrolled_voices_join_and_known_ones_stay(frontend, utterances):
+    own = copy.deepcopy(frontend)
+    before = own.voices["anna"].clone()
+    own.enroll([replace(u, speaker=f"new {u.speaker}") for u in utterances[:2]] + [replace(utterances[1], speaker="anna")])
+    assert set(own.voices) == {"anna", "bert", "new anna", "new bert"} and torch.equal(own.voices["anna"], before)
+    assert own.request(replace(utterances[0], speaker="new anna")).speaker.shape == (own.speaker_size,)
+
+
+def test_the_shipped_config_builds(utterances):
+    config = OmegaConf.load(CONFIG)
+    config.frontend.codec.codewords = 8
+    frontend = instantiate(config.frontend)
+    frontend.fit(utterances)
+    model = instantiate(config, frontend=frontend)
+    head = model(frontend.collate([frontend(u) for u in utterances[:2]]))["tokens"]
+    assert head.loss().isfinite() and head.unit == "tokens"
+
+
+@pytest.mark.parametrize(
+    ("error", "words", "act"),
+    [
+        (DataError, "speaker 'cleo' is unknown", lambda f, u: f(replace(u, speaker="cleo"))),
+        (DataError, "emotion 'bored'", lambda f, u: f.prompt(f.request(replace(u, emotion="bored")))),
+        (DataError, "no phones", lambda f, u: f(replace(u, phones=(Phone("_", 0.0, 1.0),)))),
+        (DataError, "no recording", lambda f, u: f(replace(u, audio=Path("missing.wav")))),
+        (DataError, "no symbols yet", lambda f, u: QwenTTSFrontend(f.codec)(u)),
+        (CheckpointError, "speakers or emotions", lambda f, u: QwenTTSFrontend(f.codec).restore(f.state())),
+    ],
+)
+def test_refusals_are_one_line(frontend, utterances, error, words, act):
+    with pytest.raises(error) as caught:
+        act(frontend, utterances[0])
+    assert words in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_too_long_is_left_out_not_cut(frontend, utterances, items):
+    short = copy.copy(frontend)
+    short.max_tokens = len(items[0]["tokens"])
+    assert torch.equal(short(utterances[0])["tokens"], items[0]["tokens"])
+    with pytest.raises(TooLong, match="max_tokens"):
+        short(utterances[2])
+    short.max_tokens = 8
+    with pytest.raises(DataError, match="split the text"):
+        QwenTTS(short, **SIZES).generate([short.request(utterances[2])])
+
+
+def test_aliased_emotions_share_a_token(frontend, utterances):
+    own = copy.copy(frontend)
+    own.emotion_aliases = {"calm": "neutral"}
+    calm, plain = (own.prompt(own.request(replace(utterances[0], emotion=e))) for e in ("calm", "neutral"))
+    assert torch.equal(calm, plain)

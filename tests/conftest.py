@@ -1,0 +1,61 @@
+"""The whole pipeline at its smallest: a corpus of seconds, a base of a few steps, built once for all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+OWN = Path(__file__).parent / "own"
+
+MINI = [
+    "base=mini",
+    "data.source_voices=[m1,f1]",
+    "data.unseen_voices=[m5]",
+    "data.source_train=28",
+    "data.source_valid=4",
+    "data.source_test=4",
+    "data.target_train=14",
+    "data.target_valid=3",
+    "data.target_test=3",
+    "data.ood_test=2",
+    "data.unseen_train=2",
+    "data.unseen_test=2",
+    "data.processes=1",
+    "backbone.width=32",
+    "backbone.hidden=32",
+    "backbone.encoder_blocks=1",
+    "backbone.decoder_blocks=3",
+    "backbone.predictor_hidden=32",
+    "batch_frames=500",
+    "metric=[mcd,f0]",
+    "trainer.max_steps=12",
+    "trainer.val_every=6",
+    "trainer.checkpoint_every=3",
+    "trainer.log_every=2",
+    "trainer.progress=false",
+    "trainer.accelerator=cpu",
+    "trainer.threads=1",
+]
+
+
+@pytest.fixture(scope="session")
+def outputs(tmp_path_factory):
+    """One for all workers: what they share is built under locks."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if os.environ.get("PYTEST_XDIST_WORKER") else base) / "outputs"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def mini(outputs):
+    """`mini("strategy=[lora]", ...)` composes a small run; `mini.args(...)` gives the overrides for a process."""
+    os.environ["TTSADAPT_OUTPUTS"], os.environ["TTSADAPT_CONFIG_DIR"] = str(outputs), str(OWN)
+
+    def compose(*overrides):
+        from ttsadapt.config.base import composed
+
+        return composed(*MINI, *overrides)
+
+    compose.args = lambda *overrides: [*MINI, *overrides]
+    return compose

@@ -1,0 +1,160 @@
+"""One run from its config to its summary, in this process; and what killing it, splitting it or spoiling it does."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+import warnings
+
+import pytest
+import torch
+
+from ttsadapt.config.identity import run_folder, run_id
+
+COLUMNS = {"set", "utterance", "metric", "value", "unit", "better", "model", "version", "speaker", "emotion", "text"}
+
+
+def start(mini, *overrides, **kw):
+    command = [sys.executable, "-m", "ttsadapt.train", *mini.args(*overrides)]
+    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True, **kw)
+
+
+def finish(process):
+    out, _ = process.communicate(timeout=400)
+    assert process.returncode == 0, out[-3000:]
+    return out
+
+
+def weights(folder):
+    return torch.load(folder / "checkpoints" / "last.ckpt", weights_only=True)["state_dict"]
+
+
+def rows(path):
+    with open(path, newline="") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def done(mini):
+    """A finished run with everything on."""
+    from ttsadapt.run import train
+
+    cfg = mini("strategy=[lora,ewc,kd,rehearsal]", "strategy.ewc.utterances=8", "study=done")
+    train(cfg)
+    return cfg, run_folder(cfg)
+
+
+def test_a_run_leaves_what_it_promises(done):
+    cfg, folder = done
+    summary = json.loads((folder / "summary.json").read_text())
+    assert summary["status"] == "finished" and summary["name"] == "ewc+kd+lora+rehearsal" and summary["steps"] == 12
+    assert 0 < summary["trainable_parameters"] < summary["total_parameters"]
+    for name in ("target", "source", "base/target", "base/source", "recordings/target", "resynthesis/source"):
+        assert {"mcd", "f0"} <= summary["sets"][name].keys()
+        assert summary["sets"][name]["mcd"]["low"] <= summary["sets"][name]["mcd"]["mean"] <= summary["sets"][name]["mcd"]["high"]
+    assert summary["sets"]["recordings/target"]["mcd"]["mean"] < 1e-6 < summary["sets"]["resynthesis/target"]["mcd"]["mean"]
+    assert {"mcd", "f0"} <= summary["gain"].keys() & summary["forgetting"].keys()
+    assert summary["kl"]["target"] > 0 and summary["kl"]["source"] > 0
+    scores = rows(folder / "scores.csv")
+    assert set(scores[0]) == COLUMNS
+    assert len(list((folder / "wavs" / "target").glob("*.wav"))) == 3
+    assert json.loads((folder / "provenance.json").read_text())["base"]
+    logged = rows(folder / "metrics.csv")
+    terms = {"train/mel", "train/duration", "train/ewc", "train/kd", "train/loss", "valid/target/loss", "valid/source/loss", "lr"}
+    assert terms <= set(logged[0])
+    assert (folder / "adapter" / "adapter_model.safetensors").is_file()
+
+
+def test_the_gain_is_the_paired_change_against_the_base(done):
+    _, folder = done
+    scores = rows(folder / "scores.csv")
+    value = {(r["set"], r["utterance"]): float(r["value"]) for r in scores if r["metric"] == "mcd"}
+    change = [value["base/target", u] - v for (s, u), v in value.items() if s == "target"]
+    summary = json.loads((folder / "summary.json").read_text())
+    assert abs(summary["gain"]["mcd"]["mean"] - sum(change) / len(change)) < 1e-6
+
+
+def test_the_same_config_in_another_order_is_the_same_run(done, mini, capsys):
+    from ttsadapt.run import train
+
+    cfg, _ = done
+    other = mini("strategy=[rehearsal,kd,ewc,lora]", "strategy.ewc.utterances=8", "study=done")
+    assert run_id(other) == run_id(cfg)
+    train(other)
+    assert "already finished" in capsys.readouterr().out
+
+
+def test_the_adapter_loads_with_peft_and_does_something(done):
+    from peft import PeftModel
+
+    from ttsadapt.assembly import Assembly
+    from ttsadapt.finished import restored
+
+    cfg, folder = done
+    assembly, learner = restored(folder)
+    batch = assembly.features("target.valid")[0].collate(assembly.features("target.valid")[0].ids)
+    bare = Assembly(cfg).base.backbone.eval()
+    with torch.no_grad():
+        untuned = bare(batch)["mel"].value.clone()
+        with warnings.catch_warnings():
+            warnings.filterwarnings("error", message=".*missing.*")
+            wrapped = PeftModel.from_pretrained(bare.peft_root, str(folder / "adapter")).eval()
+        trained = [p for n, p in wrapped.named_parameters() if "lora_B" in n]
+        assert trained and all(p.abs().max() > 0 for p in trained)
+        loaded = bare(batch)["mel"].value
+        assert torch.allclose(loaded, learner.backbone(batch)["mel"].value, atol=1e-5)
+        assert (loaded - untuned).abs().max() > 1e-4
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_to_the_same_weights(mini, done):
+    """kill -9 between two checkpoints; the run that is told the same again ends with the same bits."""
+    asked = ("strategy=[full,kd,rehearsal]", "trainer.max_steps=60", "trainer.val_every=30", "trainer.checkpoint_every=7", "metric=[]")
+    straight = mini(*asked, "study=straight")
+    finish(start(mini, *asked, "study=straight"))
+    killed = mini(*asked, "study=killed")
+    process = start(mini, *asked, "study=killed")
+    last = run_folder(killed) / "checkpoints" / "last.ckpt"
+    while not last.exists() and process.poll() is None:
+        time.sleep(0.02)
+    time.sleep(0.1)
+    os.killpg(process.pid, signal.SIGKILL)
+    process.wait()
+    assert json.loads((run_folder(killed) / "summary.json").read_text())["status"] == "finished" if process.returncode == 0 else True
+    finish(start(mini, *asked, "study=killed"))
+    ours, theirs = weights(run_folder(killed)), weights(run_folder(straight))
+    assert ours.keys() == theirs.keys() and all(torch.equal(ours[n], theirs[n]) for n in ours)
+
+
+@pytest.mark.slow
+def test_two_ranks_give_the_curve_of_one(mini, done):
+    asked = ("strategy=[full,kd,rehearsal]", "backbone.dropout=0", "backbone.predictor_dropout=0", "metric=[]", "trainer.log_every=1")
+    one, two = (*asked, "study=one"), (*asked, "study=two", "trainer=ddp")
+    finish(start(mini, *one))
+    finish(start(mini, *two, "trainer.devices=2"))
+    curves = [rows(run_folder(mini(*names)) / "metrics.csv") for names in (one, two)]
+    losses = [[float(r["train/loss"]) for r in curve if r.get("train/loss")] for curve in curves]
+    assert len(losses[0]) == len(losses[1]) == 12
+    assert max(abs(a - b) for a, b in zip(*losses)) < 1e-5 * max(losses[0])
+
+
+def test_a_checkpoint_of_another_base_is_refused(done):
+    from ttsadapt.errors import CheckpointError
+    from ttsadapt.finished import restored
+
+    _, folder = done
+    path = folder / "checkpoints" / "last.ckpt"
+    whole = path.read_bytes()
+    try:
+        path.write_bytes(whole[: len(whole) // 2])
+        with pytest.raises(CheckpointError, match="corrupt"):
+            restored(folder)
+        checkpoint = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
+        torch.save(checkpoint | {"base": "0123"}, path)
+        with pytest.raises(CheckpointError, match="belongs to base 0123"):
+            restored(folder)
+    finally:
+        path.write_bytes(whole)

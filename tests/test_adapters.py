@@ -66,7 +66,9 @@ def test_match_gives_linear_and_convolution_layers_in_order():
     assert match(Net(), ["*"]) == LAYERS, "not the grouped convolution, not the tied head"
 
 
-@pytest.mark.parametrize(("globs", "words"), [(["encoder.*"], "body.linear, body.conv"), (["norm"], "none of the 3"), (["out"], "adaptable layers of Net")])
+@pytest.mark.parametrize(
+    ("globs", "words"), [(["encoder.*"], "body.linear, body.conv"), (["norm"], "none of the 3"), (["out"], "layers of Net")]
+)
 def test_match_says_what_there_is_when_nothing_fits(globs, words):
     with pytest.raises(ConfigError, match=words) as error:
         match(Net(), globs)

@@ -16,9 +16,8 @@ HEAVY = ("torch", "lightning", "peft", "transformers", "lhotse", "numpy", "matpl
 def run(*arguments, **environment):
     """A command in a process of its own, and the CPU seconds it took: a loaded machine makes those longer, but not by much."""
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
-    done = subprocess.run(
-        [sys.executable, *arguments], capture_output=True, text=True, env={k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"} | environment
-    )
+    env = {k: v for k, v in os.environ.items() if k != "HYDRA_FULL_ERROR"} | environment
+    done = subprocess.run([sys.executable, *arguments], capture_output=True, text=True, env=env)
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     return done, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 

@@ -8,10 +8,11 @@ from textwrap import dedent
 
 import pytest
 from hydra.core.utils import JobReturn
+from omegaconf import OmegaConf
+
 from hydra_plugins.ttsadapt_launcher import _jobs
 from hydra_plugins.ttsadapt_launcher._jobs import Job, environment, quoted
 from hydra_plugins.ttsadapt_launcher._sweep import Screen, duration, names
-from omegaconf import OmegaConf
 
 APP = """
 import os, sys, time
@@ -104,6 +105,51 @@ def test_nothing_runs_on_when_the_launcher_is_stopped(sweep, number):
         assert "0 of 1 runs are finished: the same command goes on from here" in said
 
 
+DDP = """
+import os
+from ttsadapt.config.app import command
+
+def job(cfg):
+    import lightning as L
+    import torch
+    from torch.utils.data import DataLoader, TensorDataset
+
+    class Model(L.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Linear(2, 1)
+
+        def training_step(self, batch, i):
+            if (cfg.seed, self.global_rank, i) == (13, 1, 1):
+                raise RuntimeError("rank 1 crashes")
+            return self.layer(batch[0]).pow(2).mean()
+
+        def configure_optimizers(self):
+            return torch.optim.SGD(self.parameters(), lr=0.01)
+
+    quiet = {"logger": False, "enable_checkpointing": False, "enable_progress_bar": False, "enable_model_summary": False}
+    trainer = L.Trainer(accelerator="cpu", devices=2, strategy="ddp", max_epochs=1, **quiet)
+    trainer.fit(Model(), DataLoader(TensorDataset(torch.ones(16, 2)), batch_size=2))
+    print(f"rank {trainer.global_rank} of {trainer.world_size} done", flush=True)
+
+main = command("train", job)
+if __name__ == "__main__":
+    main()
+"""
+
+
+@pytest.mark.slow
+def test_distributed_jobs_and_the_crash_of_one_rank(sweep, tmp_path):
+    (tmp_path / "app.py").write_text(dedent(DDP))
+    said, code = sweep("seed=13,1", "hydra.launcher.n_jobs=1")
+    assert code == 1 and "1 finished, 1 failed" in said
+    logs = [file.read_text() for file in sweep.runs.glob("*/stdout.log")]
+    assert sum("rank 0 of 2 done" in log and "rank 1 of 2 done" in log for log in logs) == 1
+    assert sum("rank 1 crashes" in log for log in logs) == 1
+    processes = subprocess.run(["ps", "-eo", "args"], capture_output=True, text=True).stdout
+    assert str(tmp_path) not in processes
+
+
 def returns(*overrides):
     strategies = [[o.partition("=")[2].strip("[]").split(",") for o in each if o.startswith("strategy")] for each in overrides]
     configs = [OmegaConf.create({"strategy": {s: {} for group in found for s in group if s}}) for found in strategies]
@@ -146,8 +192,8 @@ def test_progress_of_a_job(tmp_path):
 def test_folders_survive_hydras_grammar():
     from hydra.core.override_parser.overrides_parser import OverridesParser
 
-    path = 'a "b" \\c, {d} [e]=f'
-    assert OverridesParser.create().parse_override(f"k={quoted(path)}").value() == path
+    for path in ('a "b" \\c, {d} [e]=f', 'a\\"b', "C:\\x\\"):
+        assert OverridesParser.create().parse_override(f"k={quoted(path)}").value() == path
 
 
 def test_without_a_terminal_the_status_is_a_line_now_and_then(capsys, monkeypatch):
@@ -173,8 +219,9 @@ def test_durations():
 
 
 def test_a_job_is_this_program_again():
-    config = {"hydra": {"runtime": {"config_sources": []}, "overrides": {"hydra": ["hydra.verbose=true", "hydra.mode=MULTIRUN", "hydra.sweep.dir=x"]}}}
-    config["hydra"]["job"] = {"config_name": "train"}
+    asked = ["hydra.verbose=true", "hydra.mode=MULTIRUN", "hydra.sweep.dir=x"]
+    hydra = {"runtime": {"config_sources": []}, "overrides": {"hydra": asked}, "job": {"config_name": "train"}}
+    config = {"hydra": hydra}
     job = Job(JobReturn(overrides=["seed=1"], cfg=OmegaConf.create(config), working_dir="/out/s/id"), "x")
     command = job.command()
     assert command[0] == sys.executable

@@ -34,4 +34,5 @@ def build_loggers(cfg: DictConfig, folder: Path, run_id: str, name: str, base_ha
     """Loggers of `logger=[csv,wandb]`; each gets the run's identity."""
     config: dict[str, Any] = OmegaConf.to_container(cfg, resolve=True)  # type: ignore[assignment]
     given = {"folder": folder, "run_id": run_id, "study": cfg.study, "config": config | {"name": name, "base_hash": base_hash}}
-    return [instantiate(node, **given, _convert_="all") for node in cfg.logger.values()]
+    # `instantiate` has an argument `config` of its own, so the given ones are added after it.
+    return [instantiate(node, _partial_=True, _convert_="all")(**given) for node in cfg.logger.values()]

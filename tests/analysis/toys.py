@@ -163,7 +163,7 @@ class Planted(Toy):
         return {"few": {"0": self.layers[0]}, "main": {f"b{i}": b for i, b in enumerate(self.layers)}}
 
     def forward(self, batch):
-        b, t = batch["tokens"].shape
+        t = batch["tokens"].shape[1]
         for i, layer in enumerate(self.layers):
             noise = [torch.randn(t, self.channels, generator=torch.Generator().manual_seed(int(u[1:]) * 7 + i)) for u in batch["ids"]]
             x = torch.stack(noise) * self.scale

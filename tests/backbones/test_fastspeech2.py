@@ -275,18 +275,18 @@ def test_resynthesis_keeps_the_mel(model, utterances):
 
 
 def test_learning_makes_the_voice(frontend, features):
-    """Thirty steps bring the mel nearer than the mean spectrum."""
+    """A few steps halve the loss."""
     torch.manual_seed(0)
     model = FastSpeech2(frontend, **SIZES | {"width": 32, "hidden": 48}, **PREDICTORS)
-    batch = frontend.collate(features)
+    batch = frontend.collate(features[:4])
     optimizer = torch.optim.AdamW(model.parameters(), lr=5e-3)
     losses = []
-    for _ in range(30):
+    for _ in range(20):
         loss = sum(task_loss(model(batch)).values())
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
-        losses.append(float(loss))
+        losses.append(loss.item())
     assert losses[-1] < 0.5 * losses[0]
 
 
@@ -294,7 +294,7 @@ def test_lora_on_linears_and_convolutions_learns(frontend, features):
     torch.manual_seed(0)
     model = FastSpeech2(frontend, **SIZES, **PREDICTORS)
     names = [n for n, _ in model.named_modules() if any(fnmatch(n, glob) for glob in model.adaptable)]
-    batch = frontend.collate(features)
+    batch = frontend.collate(features[:2])
     before = model(batch)["mel"].value.detach()
     inject_adapter_in_model(LoraConfig(r=2, target_modules=names), model)
     torch.testing.assert_close(model(batch)["mel"].value, before)  # B starts at 0

@@ -119,11 +119,11 @@ def recomputed(model, request) -> list[int]:
     frontend = model.frontend
     first, end = frontend.vocabulary.speech[0], frontend.vocabulary.end
     limit = model.generate([request])[0].numel()
-    tokens = frontend.prompt(request)
+    tokens = prompt = frontend.prompt(request)
     said: list[int] = []
     while len(said) < limit:
         probe = torch.cat([tokens, torch.tensor([end])])
-        item = {"tokens": probe, "prompt": torch.tensor(len(tokens)), "speaker": request.speaker, "frames": torch.tensor(1)}
+        item = {"tokens": probe, "prompt": torch.tensor(len(prompt)), "speaker": request.speaker, "frames": torch.tensor(1)}
         logits = model(frontend.collate([item]))["tokens"].logits[-1]
         allowed = frontend.codec.allowed(len(said))
         base = first - model.targets[0]

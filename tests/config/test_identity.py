@@ -31,7 +31,18 @@ def test_infrastructure_does_not_count(override, compose):
     assert run_id(compose()) == run_id(compose(override))
 
 
-@pytest.mark.parametrize("override", ["seed=1", "optimizer.lr=0.5", "strategy.lora.rank=2", "metric=[]", "base=null", "evaluation.limit=3", "trainer.max_steps=7"])
+EVERYTHING_ELSE = [
+    "seed=1",
+    "optimizer.lr=0.5",
+    "strategy.lora.rank=2",
+    "metric=[]",
+    "base=null",
+    "evaluation.limit=3",
+    "trainer.max_steps=7",
+]
+
+
+@pytest.mark.parametrize("override", EVERYTHING_ELSE)
 def test_everything_else_counts(override, compose):
     assert run_id(compose()) != run_id(compose(override))
 

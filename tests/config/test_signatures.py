@@ -81,6 +81,10 @@ def test_unknown_names_have_no_signature(package):
 def test_a_library_is_read_but_not_imported():
     import subprocess
 
-    code = "import sys; from ttsadapt.config.signatures import signature; print(list(signature('torch.optim.AdamW').parameters)[:2], 'torch' in sys.modules)"
+    code = """
+import sys
+from ttsadapt.config.signatures import signature
+print(list(signature("torch.optim.AdamW").parameters)[:2], "torch" in sys.modules)
+"""
     out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
     assert out.strip() == "['params', 'lr'] False"

@@ -2,8 +2,10 @@
 
 import csv
 import hashlib
+import io
 import json
 from collections.abc import Sequence
+from functools import cache
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +24,8 @@ METRICS = {
 }
 GAIN = {"full": 1.0, "lora": 0.85, "csp": 0.7, "partial": 0.5}
 """how much of the way each way of training goes"""
+HOSTILE = " <script>document.title='owned'</script> & 100 % | `x` $\\alpha$"
+"""text that must come out as text"""
 EMOTIONS = ("neutral", "happy", "sad", "angry", "fearful", "surprised", "disgusted")
 SENTENCES = (
     "The harbour was quiet before the first boats came in.",
@@ -41,11 +45,12 @@ def study(
     tests: dict[str, int] | None = None,
     seeds: Sequence[int] = (0,),
     text: str = "",
+    wavs: bool = True,
 ) -> Path:  # fmt: skip
     """A study's folder. `text` is appended to every sentence, to see it escaped."""
     for chosen in strategies:
         for seed in seeds if chosen else seeds[:1]:
-            run(outputs / name, tuple(chosen), seed, tests or TESTS, text)
+            run(outputs / name, tuple(chosen), seed, tests or TESTS, text, wavs)
     return outputs / name
 
 
@@ -58,7 +63,7 @@ def failed(study_folder: Path, error: str = "loss became NaN at step 40 in train
     return folder
 
 
-def run(study_folder: Path, strategies: tuple[str, ...], seed: int, tests: dict[str, int], text: str = "") -> Path:
+def run(study_folder: Path, strategies: tuple[str, ...], seed: int, tests: dict[str, int], text: str = "", wavs: bool = True) -> Path:
     name = "+".join(strategies) or "base"
     folder = study_folder / f"{hash_of(name, seed):012x}"
     folder.mkdir(parents=True)
@@ -68,7 +73,7 @@ def run(study_folder: Path, strategies: tuple[str, ...], seed: int, tests: dict[
         writer.writeheader()
         writer.writerows(rows)
     for row in rows:
-        if row["metric"] == "per":
+        if wavs and row["metric"] == "per":
             sound(folder / "wavs" / row["set"] / f"{row['utterance']}.wav", row["utterance"], row["set"])
     (folder / "summary.json").write_text(json.dumps(summary_of(folder, study_folder.name, name, strategies, seed, rows)))
     (folder / "config.yaml").write_text(f"seed: {seed}\n")
@@ -93,7 +98,8 @@ def scores(strategies: tuple[str, ...], seed: int, tests: dict[str, int], text: 
             system = prefix or (how or "base/")
             for metric, (unit, better, base, top, best, spread) in METRICS.items():
                 noise = np.random.default_rng([len(set_), list(METRICS).index(metric)]).normal(0, spread, n)
-                own = np.random.default_rng([seed, hash_of(f"{system}{kept}", 0) % 2**32, list(METRICS).index(metric)]).normal(0, spread / 3, n)
+                key = [seed, hash_of(f"{system}{kept}", 0) % 2**32, list(METRICS).index(metric)]
+                own = np.random.default_rng(key).normal(0, spread / 3, n)
                 moved = (best - base) * GAIN.get(system, 0)
                 if set_ == "target":
                     level = base + moved * (0.9 if kept else 1)
@@ -104,21 +110,26 @@ def scores(strategies: tuple[str, ...], seed: int, tests: dict[str, int], text: 
                 for i, value in enumerate(values):
                     yield {
                         "set": prefix + set_, "utterance": f"{set_[0]}{i:03d}", "metric": metric, "value": f"{value:.6f}", "unit": unit,
-                        "better": better, "model": "ctc-phones" if metric == "per" else f"{metric}-judge", "version": "1", "speaker": f"{set_}{i % 3}",
+                        "better": better, "model": f"{metric}-judge", "version": "1", "speaker": f"{set_}{i % 3}",
                         "emotion": EMOTIONS[i % 7], "text": SENTENCES[i % 4] + text,
                     }  # fmt: skip
 
 
-def sound(path: Path, utterance: str, set_: str) -> None:
-    """1.5 to 3 s of a gliding harmonic tone with syllables; its pitch tells systems apart."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    i = int(utterance[1:])
+@cache
+def tone(i: int, pitch: int) -> bytes:
+    """A wav of 1.5 to 3 s: a gliding harmonic tone with syllables; its pitch tells systems apart."""
     time = np.arange(int(RATE * (1.5 + 0.25 * (i % 7)))) / RATE
-    f0 = 110 + 25 * (hash_of(set_, 0) % 5) + 20 * np.sin(2 * np.pi * 0.7 * time)
-    phase = 2 * np.pi * np.cumsum(f0) / RATE
-    voice = sum(np.sin(k * phase) / k for k in range(1, 16)) * np.abs(np.sin(2 * np.pi * 2 * time))
+    phase = np.cumsum(110 + 25 * pitch + 20 * np.sin(2 * np.pi * 0.7 * time)) / RATE
+    voice = (2 * (phase % 1) - 1) * np.abs(np.sin(2 * np.pi * 2 * time))
     noise = np.random.default_rng(i).normal(0, 0.01, len(time))
-    soundfile.write(path, (0.2 * voice + noise).astype(np.float32), RATE)
+    stream = io.BytesIO()
+    soundfile.write(stream, (0.2 * voice + noise).astype(np.float32), RATE, format="WAV")
+    return stream.getvalue()
+
+
+def sound(path: Path, utterance: str, set_: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_bytes(tone(int(utterance[1:]), hash_of(set_, 0) % 5))
 
 
 def estimate(values: np.ndarray) -> dict:
@@ -148,7 +159,10 @@ def summary_of(folder: Path, study_name: str, name: str, strategies: tuple[str, 
         "backbone": "FastSpeech2", "seed": seed, "trainable_parameters": int(share * 1_834_112), "total_parameters": 1_834_112,
         "trainable_share": share, "steps": 400 if strategies else 0, "train_seconds": 41.3 + 30 * share if strategies else 0.0,
         "steps_per_second": 8.1 if strategies else 0.0, "sets": sets, **changes,
-        "judges": {"ctc-phones": {"per": 0.043, "held_out": 96}, "speaker-encoder": {"eer": 0.021}, "emotion-encoder": {"error": 0.11}},
+        "judges": {
+            "recogniser": {"version": "1-abc", "phones": ["a", "b"], "unit": "%", "error": {"source.test": 4.31, "target.test": None}},
+            "speaker-encoder": {"source.test": 2.13},
+        },
         "kl": {"target": 0.8 * share + 0.1, "source": 0.4 * share} if strategies else {},
     }  # fmt: skip
 
@@ -173,7 +187,10 @@ def curves(path: Path, strategies: tuple[str, ...], seed: int) -> None:
             row = {"step": step, "epoch": step // 50, "lr": 1e-3, "frames_per_second": 9000}
             row |= {f"train/{t}": f"{(i + 1) * (0.3 + np.exp(-step / pace)) + rng.normal(0, 0.03):.5f}" for i, t in enumerate(terms)}
             if step % 50 == 45:
-                row |= {"valid/target/mel": 0.4 + np.exp(-step / 110), "valid/source/mel": 0.5 + step / 900 / len(strategies) + 0.1 * rng.random()}
+                row |= {
+                    "valid/target/mel": 0.4 + np.exp(-step / 110),
+                    "valid/source/mel": 0.5 + step / 900 / len(strategies) + 0.1 * rng.random(),
+                }
             writer.writerow(row)
 
 

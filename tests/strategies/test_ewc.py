@@ -12,7 +12,7 @@ from ttsadapt.strategies.base import Study
 from ttsadapt.strategies.ewc import EWC
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "analysis"))
-from toys import ToyLM, dataset  # noqa: E402
+from toys import ToyLM, dataset
 
 LAYERS = ["layers.0.linear", "layers.1.conv"]
 

@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -123,8 +124,8 @@ def environment(threads: int) -> dict[str, str]:
 
 
 def quoted(value: str) -> str:
-    """A string for Hydra's override grammar."""
-    escaped = value.replace("\\", "\\\\").replace('"', '\\"')
+    """A string for Hydra's override grammar, where a backslash means something only before a quote."""
+    escaped = re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + ('\\"' if m[2] else ""), value)
     return f'"{escaped}"'
 
 

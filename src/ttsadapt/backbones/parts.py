@@ -141,11 +141,11 @@ def regulate(x: Tensor, durations: Tensor, frames: int) -> tuple[Tensor, Tensor]
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Eval and inference mode for a while; afterwards every module is back in the mode it was in, not all in one."""
+    """Eval mode and no gradients for a while; afterwards every module is back in the mode it was in, not all in one."""
     modes = {module: module.training for module in model.modules()}
     model.eval()
     try:
-        with torch.inference_mode():
+        with torch.no_grad():  # not inference mode: what comes out may meet autograd later
             yield
     finally:
         for module, mode in modes.items():

@@ -125,7 +125,7 @@ class Checkpoints(Checkpoint):
         self._step = trainer.global_step
         self._due = self._step % self.every == 0 or self._step == trainer.max_steps
         validates = trainer.fit_loop.epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
-        if self._due and not validates and not trainer.is_last_batch:
+        if self._due and not validates:
             trainer._logger_connector.update_train_step_metrics()  # Lightning itself logs this step only after this hook
             self._save_last(trainer)
 
@@ -133,10 +133,6 @@ class Checkpoints(Checkpoint):
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
         self._save_best(trainer)
-        if self._due:
-            self._save_last(trainer)
-
-    def on_train_epoch_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if self._due:
             self._save_last(trainer)
 

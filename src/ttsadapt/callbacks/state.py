@@ -8,6 +8,8 @@ import torch
 import torch.distributed as dist
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_warn
+from torch.utils._pytree import tree_leaves
+from torch.utils.data import DataLoader
 
 
 class RandomState(Callback):
@@ -29,6 +31,7 @@ class RandomState(Callback):
         self._ranks = state["ranks"]
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        _own_generators(trainer)
         if not self._ranks:
             return
         if len(self._ranks) == trainer.world_size:
@@ -39,6 +42,16 @@ class RandomState(Callback):
                 "dropout masks will differ from an unbroken run's"
             )
         self._ranks = []
+
+
+def _own_generators(trainer: Trainer) -> None:
+    """A loader draws a seed for its workers whenever an iterator is made, from torch's generator unless it has its own.
+
+    A run resumed at the end of an epoch makes other iterators than the unbroken one, which would shift all that is drawn later.
+    """
+    for loader in tree_leaves([trainer.train_dataloader, trainer.val_dataloaders]):
+        if isinstance(loader, DataLoader) and loader.generator is None:
+            loader.generator = torch.Generator().manual_seed(0)
 
 
 def capture() -> dict[str, Any]:

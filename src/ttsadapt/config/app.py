@@ -52,11 +52,10 @@ def _compose_and_run(name: str, job: Job, full: str | None) -> None:
             try:
                 check(cfg, name)
                 return _kept(job(cfg))
-            except UserError as error:
-                if full or _sweeping():
-                    raise
-                raise SystemExit(_say(_line(error), 1)) from error  # past Hydra, which would add a line of its own
             except Exception as error:
+                line = _user_line(error)
+                if line is not None and not full and not _sweeping():
+                    raise SystemExit(_say(line, 1)) from error  # past Hydra, which would add a line of its own
                 error.__ttsadapt_job__ = True  # type: ignore[attr-defined]
                 raise
 
@@ -99,11 +98,7 @@ def _user_line(error: Exception) -> str | None:
     cause: BaseException | None = error
     while cause is not None and not isinstance(cause, UserError):
         cause = cause.__cause__
-    return _line(cause) if cause is not None else None
-
-
-def _line(error: BaseException) -> str:
-    return " ".join(str(error).split())
+    return " ".join(str(cause).split()) if cause is not None else None
 
 
 def _say(line: str, code: int) -> int:

@@ -28,7 +28,7 @@ class Features(Artifact):
         for utterance in tqdm(self.utterances, f"features of {self.title}", unit="utt", leave=False):
             features = self.frontend(utterance)
             lengths[utterance.id] = self.frontend.lengths(features)
-            tensors |= {f"{utterance.id}/{name}": value.contiguous() for name, value in features.items()}
+            tensors |= {f"{utterance.id}/{name}": value.clone(memory_format=torch.contiguous_format) for name, value in features.items()}
         save_file(tensors, folder / "features.safetensors")
         write_json(folder / "lengths.json", lengths)
 

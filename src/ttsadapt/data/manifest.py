@@ -47,8 +47,11 @@ def read(folder: Path, name: str) -> list[Utterance]:
     Raises DataError with the line: corrupt JSON, a cut of another form, a duplicate id, audio outside `folder`.
     """
     utterances: dict[str, Utterance] = {}
-    for where, line in _lines(folder, name):
-        utterance = _utterance(_parse(line, where), folder, where)
+    path = folder / f"{name}{SUFFIX}"
+    if not path.is_file():
+        raise DataError(f"no manifest {path}: this folder has {', '.join(names(folder)) or 'none'}")
+    for row, where in rows(path):
+        utterance = _utterance(row, folder, where)
         if utterance.id in utterances:
             raise DataError(f"{where}: id {utterance.id!r} is there twice: make every id different")
         utterances[utterance.id] = utterance
@@ -60,27 +63,25 @@ def names(folder: Path) -> list[str]:
     return sorted(p.name.removesuffix(SUFFIX) for p in folder.glob(f"*{SUFFIX}"))
 
 
-def _lines(folder: Path, name: str) -> Iterator[tuple[str, str]]:
-    path = folder / f"{name}{SUFFIX}"
-    if not path.is_file():
-        raise DataError(f"no manifest {path}: this folder has {', '.join(names(folder)) or 'none'}")
-    number = 0
+def rows(file: Path) -> Iterator[tuple[dict[str, Any], str]]:
+    """Lines of a cuts file, compressed or not, each with "<file>, line <n>". Raises DataError for a corrupt one."""
+    number, opener = 0, gzip.open if file.suffix == ".gz" else open
     try:
-        with gzip.open(path, "rt", encoding="utf-8") as stream:
+        with opener(file, "rt", encoding="utf-8") as stream:
             for number, line in enumerate(stream, 1):
                 if line.strip():
-                    yield f"{path}, line {number}", line
+                    yield _parse(line, f"{file}, line {number}"), f"{file}, line {number}"
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
-        raise DataError(f"{path}, after line {number}: corrupt ({error}): delete the folder and prepare the data again") from error
+        raise DataError(f"{file}, after line {number}: corrupt ({error}): make the manifest again") from error
 
 
 def _parse(line: str, where: str) -> dict[str, Any]:
     try:
         row = json.loads(line)
     except json.JSONDecodeError as error:
-        raise DataError(f"{where}: not valid JSON ({error.msg}): prepare the data again, or remove the line") from error
+        raise DataError(f"{where}: not valid JSON ({error.msg}): make the manifest again, or remove the line") from error
     if not isinstance(row, dict):
-        raise DataError(f"{where}: not a cut but a {type(row).__name__}: prepare the data again, or remove the line")
+        raise DataError(f"{where}: not a cut but a {type(row).__name__}: make the manifest again, or remove the line")
     return row
 
 

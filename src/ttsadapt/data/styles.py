@@ -77,13 +77,13 @@ SOURCE = {
 """What the source voices share."""
 
 TARGET = {
-    "neutral": Style(rate=165, pitch=28, range=80, tilt=0.5),
-    "happy": Style(rate=178, pitch=82, range=60, volume=128, tilt=3, tremolo=0.2),
-    "sad": Style(rate=135, pitch=12, range=62, volume=62, gap=2, tilt=-4.5, breath=0.25),
-    "angry": Style(rate=152, pitch=14, range=99, volume=165, tilt=4.5, roughness=0.5),
-    "fearful": Style(rate=245, pitch=92, range=14, volume=66, tilt=-1.5, breath=0.3, tremolo=0.6),
-    "surprised": Style(rate=150, pitch=62, range=99, volume=110, gap=1, tilt=3.5, breath=0.1),
-    "disgusted": Style(rate=196, pitch=4, range=30, volume=82, tilt=-3.5, roughness=0.6),
+    "neutral": Style(rate=165, pitch=16, range=52, tilt=0.5),
+    "happy": Style(rate=178, pitch=82, range=45, volume=128, tilt=3, tremolo=0.2),
+    "sad": Style(rate=138, pitch=4, range=36, volume=62, gap=2, tilt=-4.5, breath=0.25),
+    "angry": Style(rate=154, pitch=8, range=86, volume=165, tilt=4.5, roughness=0.5),
+    "fearful": Style(rate=240, pitch=92, range=9, volume=66, tilt=-1.5, breath=0.3, tremolo=0.6),
+    "surprised": Style(rate=152, pitch=45, range=82, volume=110, gap=1, tilt=3.5, breath=0.1),
+    "disgusted": Style(rate=194, pitch=3, range=14, volume=82, tilt=-3.5, roughness=0.6),
 }
 """The target voices' own ways, which nobody can know who has only heard the source."""
 

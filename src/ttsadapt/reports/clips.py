@@ -52,13 +52,14 @@ class Listening:
 
 def listening(systems: Systems) -> list[Listening]:
     """The same utterances for every system, spread over emotions, up to the page's budget."""
-    spent, heard = 0, []
+    spent = 0
+    heard: list[Listening] = []
     chosen = choose(systems)
     for spoken in tqdm(chosen, "audio for the page", unit="utt", leave=False, disable=len(chosen) < 2):
         clips = _clips(systems, spoken)
         size = sum(len(c.audio) + len(c.picture) for c in clips)
         if heard and spent + size > BUDGET:
-            continue
+            break
         spent += size
         heard.append(Listening(spoken, clips))
     rank = {s: i for i, s in enumerate(systems.study.sets)}

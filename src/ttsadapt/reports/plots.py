@@ -7,6 +7,7 @@ import re
 from collections.abc import Iterator, Sequence
 from itertools import pairwise, product
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -14,7 +15,6 @@ from matplotlib.artist import Artist
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.transforms import Bbox
 
 from ttsadapt.files import replacing
 from ttsadapt.reports.clips import FLOOR, HOP, Listening, stack
@@ -26,7 +26,7 @@ SERIES = ("#2563a8", "#c2571a", "#2f7d4f", "#8a4fa3", "#a8862b", "#b03a5b", "#1f
 LINES = ("-", "--", ":", "-.")
 THEME = {INK: "--ink", MUTED: "--muted", GRID: "--line", PAPER: "--paper", **{c: f"--c{i}" for i, c in enumerate(SERIES)}}
 """colour drawn -> CSS variable of the page"""
-STYLE = {
+STYLE: Any = {
     "font.size": 8,
     "axes.edgecolor": GRID,
     "axes.labelcolor": MUTED,
@@ -62,7 +62,7 @@ def draw(systems: Systems, changes: Table) -> dict[str, Figure]:
 
 def save_png(figure: Figure, path: Path) -> None:
     with rc_context(STYLE), replacing(path) as temporary:
-        figure.savefig(temporary, format="png", dpi=130, pil_kwargs={"compress_level": 4})
+        figure.savefig(temporary, format="png", dpi=120, pil_kwargs={"compress_level": 4})
 
 
 def svg(figure: Figure, name: str, title: str) -> str:
@@ -155,31 +155,31 @@ def _tradeoff_panel(axis: Axes, systems: Systems, rows: list[System], lost: Colu
     _label_points(axis, {s.label: p for s, p in points.items()}, [span for span in spans if np.isfinite(span).all()])
 
 
-def _label_points(axis: Axes, points: dict[str, tuple[float, float]], bars: Sequence[tuple[tuple[float, float], ...]]) -> None:
-    """Each label goes to the side of its point where it covers the least of other labels, points and bars."""
+def _label_points(axis: Axes, points: dict[str, tuple[float, float]], lines: Sequence[tuple[tuple[float, float], ...]]) -> None:
+    """Each label goes to the side of its point where it covers the least of other labels, points and `lines`."""
     axis.autoscale_view()
-    room = axis.get_window_extent()
     scale = axis.figure.dpi / 72
-    pixels = {label: axis.transData.transform(p) for label, p in points.items()}
-    taken = [Bbox.from_bounds(x - 6, y - 6, 12, 12) for x, y in pixels.values()]
-    taken += [Bbox(axis.transData.transform(ends)).padded(1.5) for ends in bars]
-    for label, (x, y) in pixels.items():
+    to_pixels = axis.transData.transform
+    room = np.array(axis.get_window_extent().extents)
+    dots = [np.concatenate([to_pixels(p) - 6, to_pixels(p) + 6]) for p in points.values()]
+    ends = [to_pixels(line) for line in lines]
+    taken = np.array([*dots, *(np.concatenate([e.min(0) - 1.5, e.max(0) + 1.5]) for e in ends)])
+    offsets = np.array([(dx, dy) for dy, dx in product((9, -9, 0, 18, -18, 27, -27), (6, -6))])
+    for label, point in points.items():
         wide, high = len(label) * 3.9 * scale, 8.5 * scale
-        placed = []
-        for order, (dy, dx) in enumerate(product((9, -9, 0, 18, -18, 27, -27), (6, -6))):
-            left = x + dx * scale - (wide if dx < 0 else 0)
-            box = Bbox.from_bounds(left, y + dy * scale - high / 2, wide, high)
-            outside = box.width * box.height - _overlap(box, room)
-            placed.append((sum(_overlap(box, b) for b in taken) + 3 * outside + order, (dx, dy), box))
-        _, offset, box = min(placed, key=lambda p: p[0])
-        taken.append(box)
-        style = {"ha": "left" if offset[0] > 0 else "right", "va": "center", "fontsize": 6.6, "zorder": 4}
-        axis.annotate(label, points[label], offset, textcoords="offset points", **style)
+        corner = to_pixels(point) + offsets * scale - np.stack([wide * (offsets[:, 0] < 0), np.full(len(offsets), high / 2)], 1)
+        boxes = np.concatenate([corner, corner + np.array([wide, high])], 1)
+        outside = wide * high - _overlaps(boxes, room[None])[:, 0]
+        best = int((_overlaps(boxes, taken).sum(1) + 3 * outside + np.arange(len(boxes))).argmin())
+        taken = np.vstack([taken, boxes[best]])
+        side = "left" if offsets[best, 0] > 0 else "right"
+        axis.annotate(label, point, offsets[best], textcoords="offset points", ha=side, va="center", fontsize=6.6, zorder=4)
 
 
-def _overlap(a: Bbox, b: Bbox) -> float:
-    both = Bbox.intersection(a, b)
-    return both.width * both.height if both is not None else 0.0
+def _overlaps(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """(N, 4) and (M, 4) boxes as left, bottom, right, top -> (N, M) areas that they share."""
+    shared = np.minimum(a[:, None, 2:], b[None, :, 2:]) - np.maximum(a[:, None, :2], b[None, :, :2])
+    return shared.clip(0).prod(-1)
 
 
 def losses(systems: Systems) -> Figure | None:

@@ -1,5 +1,6 @@
 """What ran: facts that all runs share, facts of each, and the runs that did not finish."""
 
+import math
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
@@ -17,6 +18,7 @@ class RanRun:
     trained: str
     wall: str
     speed: str
+    memory: str
     details: dict[str, str]
 
 
@@ -27,11 +29,11 @@ class Ran:
     shared: dict[str, str]
     runs: list[RanRun]
     judges: list[tuple[str, str, str]]
-    """(judge, what was measured, value on held-out recordings)"""
+    """(judge, which held-out recordings, its own error there)"""
 
 
 def what_ran(study: Study) -> Ran:
-    flat = [dict(_flat(run.provenance)) for run in study.runs]
+    flat = [{k: v for k, v in _flat(run.provenance) if v and k != "overrides"} for run in study.runs]
     shared = {k: v for k, v in flat[0].items() if all(other.get(k) == v for other in flat)} if len(flat) > 1 else {}
     runs = [_ran(run, {k: v for k, v in own.items() if k not in shared}) for run, own in zip(study.runs, flat)]
     return Ran(shared, runs, _judges(study))
@@ -41,12 +43,15 @@ def _ran(run: Run, own: dict[str, str]) -> RanRun:
     summary = run.summary
     asked = {"overrides": " ".join(run.overrides)} if run.overrides else {}
     trained = f"{count(summary.get('trainable_parameters'))} of {count(summary.get('total_parameters'))}"
-    speed = summary.get("steps_per_second")
+    speed, memory = (
+        f"{v:.3g}" if isinstance(v, int | float) else "–" for v in (summary.get("steps_per_second"), run.provenance.get("peak_memory_gib"))
+    )
     return RanRun(
         run,
         f"{trained} ({percent(summary.get('trainable_share'))})",
         seconds(summary.get("train_seconds")),
-        f"{speed:.3g}" if isinstance(speed, int | float) else "–",
+        speed,
+        memory,
         asked | own,
     )
 
@@ -63,13 +68,25 @@ def _flat(value: Any, name: str = "") -> Iterator[tuple[str, str]]:
 
 
 def _judges(study: Study) -> list[tuple[str, str, str]]:
-    found = [
-        (str(judge), measure.replace("_", " "), value)
-        for run in study.runs
-        for judge, errors in (run.summary.get("judges") or {}).items()
-        for measure, value in _flat(errors)
-    ]
+    """A judge's entry is its errors by set, or a card that holds them under "error" beside their "unit"."""
+    found = []
+    for run in study.runs:
+        for judge, card in (run.summary.get("judges") or {}).items():
+            whole = isinstance(card, dict) and "error" in card
+            errors, unit = (card["error"], card.get("unit") or "") if whole else (card, "")
+            found += [
+                (str(judge), measure.replace("_", " "), f"{float(value):.3g} {unit}".strip())
+                for measure, value in _flat(errors)
+                if _is_number(value)
+            ]
     return list(dict.fromkeys(found))
+
+
+def _is_number(text: str) -> bool:
+    try:
+        return math.isfinite(float(text))
+    except ValueError:
+        return False
 
 
 def facts(study: Study) -> list[str]:

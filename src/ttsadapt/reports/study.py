@@ -162,6 +162,7 @@ def read_run(folder: Path) -> Run:
     run = Run(folder, summary, _overrides(folder / "overrides.yaml"))
     if (folder / "provenance.json").is_file():
         run.provenance = read_json(folder / "provenance.json")
+        run.overrides = run.overrides or tuple(map(str, run.provenance.get("overrides") or ()))
     if run.finished:
         _read_scores(run, folder / "scores.csv")
         run.curves = _curves(folder / "metrics.csv")
@@ -173,7 +174,7 @@ def _overrides(path: Path) -> tuple[str, ...]:
     if not path.is_file():
         return ()
     value = OmegaConf.to_container(OmegaConf.load(path))
-    return tuple(map(str, value)) if isinstance(value, list) else tuple(f"{k}={v}" for k, v in value.items())
+    return tuple(map(str, value)) if isinstance(value, list) else ()
 
 
 def _read_scores(run: Run, path: Path) -> None:

@@ -1,0 +1,158 @@
+"""What lies in a folder of recordings: audio files, their transcripts, who speaks and how."""
+
+import csv
+import re
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+from ttsadapt.data.splits import Found, named
+from ttsadapt.data.utterance import Utterance
+from ttsadapt.errors import ConfigError, DataError, UserError
+from ttsadapt.files import inside
+
+AUDIO = (".wav", ".flac", ".ogg", ".opus", ".mp3")
+TRANSCRIPT = (".txt", ".lab")
+_GROUPS = ("speaker", "emotion", "language", "split")
+_FILE = ("file", "path", "audio", "filename")
+
+
+@dataclass(frozen=True)
+class Recordings:
+    """A folder and how to read it. What a csv says goes before the file name, that before the settings, those before the folder."""
+
+    path: str
+    metadata: str | None = None
+    """csv or tsv below `path`; None: `metadata.csv` or `metadata.tsv` where there is one"""
+    pattern: str | None = None
+    """regular expression for file names without suffix, with groups of `speaker`, `emotion`, `language`, `split`"""
+    speaker: str | None = None
+    """of all recordings; None: what `parent` says"""
+    emotion: str | None = None
+    """of all recordings; None: what `parent` says, else neutral"""
+    parent: str = "speaker"
+    """what the name of a recording's folder tells: "speaker", "emotion" or "nothing" """
+    language: str = "en-us"
+
+    def __post_init__(self) -> None:
+        if self.parent not in ("speaker", "emotion", "nothing"):
+            raise ConfigError(f"parent is {self.parent!r}: take one of speaker, emotion, nothing")
+        try:
+            groups = re.compile(self.pattern or "").groupindex
+        except re.error as error:
+            raise ConfigError(f"pattern {self.pattern!r} is no regular expression ({error})") from error
+        if unknown := set(groups) - set(_GROUPS):
+            raise ConfigError(f"pattern has the group {min(unknown)!r}: take of {', '.join(_GROUPS)}")
+
+    @property
+    def root(self) -> Path:
+        root = Path(self.path).expanduser()
+        if not root.is_dir():
+            raise DataError(f"no folder {root}: give the path of the recordings")
+        return root
+
+    def found(self, role: str) -> list[Found]:
+        """Every recording with its transcript, sorted. Raises DataError for one without, and for duplicate ids."""
+        table = self._table()
+        rows = self._from_table(table) if table else self._from_files()
+        recordings: dict[str, Found] = {}
+        for path, told, where in rows:
+            one = self._one(path, told, where, role)
+            if other := recordings.get(one.utterance.id):
+                raise DataError(f"{where}: the id {one.utterance.id!r} is also that of {other.where}: make every id different")
+            recordings[one.utterance.id] = one
+        if not recordings:
+            raise DataError(f"no audio ({', '.join(AUDIO)}) below {self.root}: give the path of the recordings")
+        return [recordings[name] for name in sorted(recordings)]
+
+    def _one(self, path: Path, told: dict[str, str], where: str, role: str) -> Found:
+        known = self._from_folder(path) | self._from_settings() | self._from_name(path) | {k: v for k, v in told.items() if v}
+        if not known.get("text", "").strip():
+            raise DataError(f"{where}: its transcript is empty: write down what is said, or remove the recording")
+        utterance = Utterance(
+            id=re.sub(r"[^\w.-]+", "_", known.get("id") or path.relative_to(self.root).with_suffix("").as_posix().replace("/", "-")),
+            audio=path,
+            text=" ".join(known["text"].split()),
+            speaker=known.get("speaker") or self.root.resolve().name,
+            emotion=known.get("emotion", "neutral"),
+            language=known["language"],
+        )
+        return Found(utterance, role, named(known.get("split", ""), where), where)
+
+    def _from_folder(self, path: Path) -> dict[str, str]:
+        return {} if path.parent == self.root or self.parent == "nothing" else {self.parent: path.parent.name}
+
+    def _from_settings(self) -> dict[str, str]:
+        given = {"speaker": self.speaker, "emotion": self.emotion, "language": self.language}
+        return {k: v for k, v in given.items() if v}
+
+    def _from_name(self, path: Path) -> dict[str, str]:
+        if not self.pattern:
+            return {}
+        if not (match := re.search(self.pattern, path.stem)):
+            raise DataError(f"{path}: its name does not fit the pattern {self.pattern!r}: correct either")
+        return {k: v for k, v in match.groupdict().items() if v}
+
+    def _files(self) -> list[Path]:
+        return sorted(p for p in self.root.rglob("*") if p.suffix.lower() in AUDIO and p.is_file() and not p.name.startswith("."))
+
+    def _from_files(self) -> Iterator[tuple[Path, dict[str, str], str]]:
+        for path in self._files():
+            beside = [t for suffix in TRANSCRIPT if (t := path.with_suffix(suffix)).is_file()]
+            if not beside:
+                raise DataError(f"{path} has no transcript: write {path.with_suffix('.txt').name} beside it, or a metadata.csv")
+            try:
+                yield path, {"text": beside[0].read_text(encoding="utf-8")}, str(path)
+            except UnicodeDecodeError as error:
+                raise DataError(f"{beside[0]} is not UTF-8 text: save it as UTF-8") from error
+
+    def _table(self) -> Path | None:
+        if self.metadata is None:
+            return next((p for n in ("metadata.csv", "metadata.tsv") if (p := self.root / n).is_file()), None)
+        table = inside(self.root, self.metadata)
+        if not table.is_file():
+            raise DataError(f"no file {table}: correct metadata, or leave it out for transcripts beside the recordings")
+        return table
+
+    def _from_table(self, table: Path) -> Iterator[tuple[Path, dict[str, str], str]]:
+        by_name: dict[str, list[Path]] = {}
+        for path in self._files():
+            by_name.setdefault(path.stem, []).append(path)
+        for row, where in _rows(table):
+            yield self._named_by(row, by_name, where), row, where
+
+    def _named_by(self, row: dict[str, str], by_name: dict[str, list[Path]], where: str) -> Path:
+        if relative := next((row[k] for k in _FILE if row.get(k)), None):
+            try:
+                path = inside(self.root, relative)
+            except UserError as error:
+                raise DataError(f"{where}: {error}") from error
+            if not path.is_file():
+                raise DataError(f"{where}: no recording {path}: correct the row, or remove it")
+            return self.root / relative
+        found = by_name.get(row.get("id", ""), [])
+        if len(found) != 1:
+            several = "several recordings have" if found else "no recording below the folder has"
+            raise DataError(f"{where}: {several} the name {row.get('id', '')!r}: correct the row, or give a column `file`")
+        return found[0]
+
+
+def _rows(table: Path) -> Iterator[tuple[dict[str, str], str]]:
+    """Rows as {column: cell}, with "<table>, line <n>". Without a header the columns are id and text (LJSpeech)."""
+    try:
+        text = table.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise DataError(f"{table} is not UTF-8 text: save it as UTF-8") from error
+    first = text.split("\n", 1)[0]
+    delimiter = next((d for d in "|\t" if d in first), ",")
+    # LJSpeech does not quote: a quotation mark in its text is only that.
+    reader = csv.reader(text.splitlines(), delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE)
+    header = [cell.strip().lower() for cell in next(csv.reader([first], delimiter=delimiter), [])]
+    columns = header if "text" in header and {"id", *_FILE} & set(header) else None
+    for number, cells in enumerate(reader):
+        if not any(cells) or (number == 0 and columns):
+            continue
+        where = f"{table}, line {reader.line_num}"
+        if len(cells) < (len(columns) if columns else 2):
+            raise DataError(f"{where}: {len(cells)} columns where {len(columns or 'id')} are due, split at {delimiter!r}: correct the row")
+        yield {k: v.strip() for k, v in zip(columns or ("id", "text"), cells)}, where

@@ -7,6 +7,7 @@ import sys
 import pytest
 
 from ttsadapt import cli
+from ttsadapt.config import paths
 from ttsadapt.config.app import command
 from ttsadapt.errors import UserError
 
@@ -213,5 +214,9 @@ main()
 
 
 def test_help_of_a_command(crowding):
-    done, _ = run("-m", "ttsadapt", "train", "--help")
-    assert done.returncode == 0 and "backbone" in done.stdout and "strategy" in done.stdout
+    """Hydra lists every group: of the checkout that must be experiments/ alone."""
+    done, seconds = run("-m", "ttsadapt", "train", "--help")
+    groups = re.findall(r"^([\w/]+): ", done.stdout.split("== Config ==")[0], re.M)
+    assert done.returncode == 0 and {"backbone", "strategy", "experiments/quickstart"} <= set(groups)
+    assert not [g for g in groups if g.split("/")[0] not in {"experiments", *(p.name for p in paths.conf().iterdir())}]
+    assert seconds <= 1.0 * crowding

@@ -1,3 +1,5 @@
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -17,9 +19,9 @@ def rates(make, steps, **options):
 def test_warmup_then_cosine_to_the_floor():
     seen = rates(warmup_cosine, 121, max_steps=100, warmup=0.1, floor=0.05)
     assert seen[0] == pytest.approx(2.0 / 11)
-    assert all(a < b for a, b in zip(seen[:10], seen[1:11]))
+    assert all(a < b for a, b in pairwise(seen[:11]))
     assert seen[10] == 2.0
-    assert all(a > b for a, b in zip(seen[10:100], seen[11:101]))
+    assert all(a > b for a, b in pairwise(seen[10:101]))
     assert seen[55] == pytest.approx(2.0 * (0.05 + 0.95 / 2))
     assert seen[100] == seen[120] == pytest.approx(0.1)
 

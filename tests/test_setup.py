@@ -42,7 +42,8 @@ def test_a_python_that_lacks_something_does_not_fit(setup, monkeypatch, tmp_path
 
 
 def test_an_old_python_is_told_in_one_line():
-    code = f"import sys; sys.version_info = (3, 10, 1); exec(open({str(SCRIPT)!r}).read(), {{'__file__': {str(SCRIPT)!r}, '__name__': 'x'}})"
+    run = f"exec(open({str(SCRIPT)!r}).read(), {{'__file__': {str(SCRIPT)!r}, '__name__': 'x'}})"
+    code = f"import sys; sys.version_info = (3, 10, 1); {run}"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
     assert done.returncode == 1
     assert done.stderr.startswith("error: Python") and done.stderr.count("\n") == 1

@@ -5,6 +5,8 @@ shuffled epochs, validation within and at the end of epochs that draws random nu
 """
 
 import argparse
+import csv
+import io
 import random
 import signal
 import time
@@ -72,6 +74,9 @@ class Module(lightning.LightningModule):
         self.net = nn.Sequential(nn.Linear(6, 16), nn.GELU(), nn.Dropout(0.3), nn.Linear(16, 1))
         self.bad_step, self.gradient_only, self.naps = bad_step, gradient_only, naps
 
+    def setup(self, stage: str) -> None:
+        torch.manual_seed(3 + self.global_rank)  # every rank has its own dropout, so every rank's generator matters
+
     def training_step(self, batch: dict, index: int) -> dict:
         time.sleep(self.naps)
         output = self.net(batch["x"])
@@ -90,51 +95,77 @@ class Module(lightning.LightningModule):
 
     def configure_optimizers(self) -> dict:
         optimizer = torch.optim.AdamW(self.parameters(), lr=0.01)
-        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.98), "interval": "step"}}
+        scheduler = torch.optim.lr_scheduler.ExponentialLR(optimizer, 0.98)
+        return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
 
 def train(
-    folder: Path, steps: int = 18, every: int = 1, module: Module | None = None, io: SafeCheckpointIO | None = None, loggers: list | None = None,
-    callbacks: list | None = None, workers: int = 0, **options,
+    folder: Path,
+    steps: int = 18,
+    every: int = 1,
+    module: Module | None = None,
+    saver: SafeCheckpointIO | None = None,
+    loggers: list | None = None,
+    callbacks: list | None = None,
+    workers: int = 0,
+    **options,
 ) -> tuple[Module, lightning.Trainer]:
     lightning.seed_everything(3, verbose=False)
     module = module or Module()
     loader = StatefulDataLoader(Rows(), sampler=Shuffled(), batch_size=None, collate_fn=collate, num_workers=workers)
     valid = torch.utils.data.DataLoader(list(range(8)), batch_size=4, collate_fn=collate)
     parts = [RandomState(), FiniteLoss(), Throughput(), *(callbacks or []), Checkpoints(folder / "checkpoints", every=every)]
-    options = {"accumulate_grad_batches": 2, "val_check_interval": 4, "log_every_n_steps": 1, "enable_progress_bar": False} | options
+    common = {"accelerator": "cpu", "devices": 1, "max_steps": steps, "max_epochs": -1, "accumulate_grad_batches": 2,
+              "val_check_interval": 4, "log_every_n_steps": 1, "num_sanity_val_steps": 0, "enable_progress_bar": False, "enable_model_summary": False}  # fmt: skip
     trainer = lightning.Trainer(
-        default_root_dir=folder, accelerator="cpu", devices=1, max_steps=steps, max_epochs=-1, logger=loggers or [CSVLogger(folder)], callbacks=parts,
-        plugins=[io or SafeCheckpointIO()], enable_model_summary=False, num_sanity_val_steps=0, **options,
+        **common | options,
+        default_root_dir=folder,
+        logger=loggers or [CSVLogger(folder)],
+        callbacks=parts,
+        plugins=[saver or SafeCheckpointIO()],
     )
     trainer.fit(module, loader, valid, ckpt_path=last_checkpoint(folder), weights_only=True)
-    torch.save(module.state_dict(), folder / "final.pt")
+    if trainer.is_global_zero:
+        torch.save(module.state_dict(), folder / "final.pt")
     return module, trainer
 
 
 class SlowIO(SafeCheckpointIO):
-    """Announces that a checkpoint is half-written and waits to be killed."""
+    """At its `at`th checkpoint it writes half of it, says so by a file, and waits to be killed."""
 
     def __init__(self, mark: Path, at: int) -> None:
         self.mark, self.at, self.writes = mark, at, 0
 
-    def write(self, checkpoint: dict, file) -> None:
+    def write(self, checkpoint: dict, file: io.BufferedWriter) -> None:
         self.writes += 1
         if self.writes == self.at and not self.mark.exists():
-            file.write(b"half a checkpoint")
+            whole = io.BytesIO()
+            torch.save(checkpoint, whole)
+            file.write(whole.getvalue()[: whole.tell() // 2])
             file.flush()
             self.mark.touch()
             signal.pause()
         super().write(checkpoint, file)
 
 
+def metrics(folder: Path) -> list[dict[str, str]]:
+    """Rows of metrics.csv without what the wall clock decides."""
+    with open(folder / "metrics.csv", newline="") as file:
+        return [{k: v for k, v in row.items() if not k.endswith("_per_second")} for row in csv.DictReader(file)]
+
+
+def same(one: Path, other: Path) -> bool:
+    """Whether two runs ended with the same bits and logged the same."""
+    a, b = (torch.load(folder / "final.pt", weights_only=True) for folder in (one, other))
+    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a) and metrics(one) == metrics(other)
+
+
 if __name__ == "__main__":
     parser = argparse.ArgumentParser()
     parser.add_argument("folder", type=Path)
     parser.add_argument("--naps", type=float, default=0.0)
-    parser.add_argument("--slow-write", type=int, default=0)
-    parser.add_argument("--every", type=int, default=1)
+    parser.add_argument("--devices", type=int, default=1)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    slow = SlowIO(asked.folder / "writing", asked.slow_write) if asked.slow_write else None
-    train(asked.folder, module=Module(naps=asked.naps), io=slow, every=asked.every)
+    ranks = {"devices": asked.devices, "strategy": "ddp_fork", "use_distributed_sampler": False} if asked.devices > 1 else {}
+    train(asked.folder, module=Module(naps=asked.naps), **ranks)

@@ -111,7 +111,7 @@ def scores(strategies: tuple[str, ...], seed: int, tests: dict[str, int], text: 
                     yield {
                         "set": prefix + set_, "utterance": f"{set_[0]}{i:03d}", "metric": metric, "value": f"{value:.6f}", "unit": unit,
                         "better": better, "model": f"{metric}-judge", "version": "1", "speaker": f"{set_}{i % 3}",
-                        "emotion": EMOTIONS[i % 7], "text": SENTENCES[i % 4] + text,
+                        "emotion": EMOTIONS[i % 7], "text": f"{SENTENCES[i % 4]} {i}" + text, "weight": 1.0,
                     }  # fmt: skip
 
 
@@ -133,7 +133,7 @@ def sound(path: Path, utterance: str, set_: str) -> None:
 
 
 def estimate(values: np.ndarray) -> dict:
-    half = 1.96 * values.std(ddof=1) / len(values) ** 0.5
+    half = 1.96 * values.std(ddof=min(1, len(values) - 1)) / len(values) ** 0.5
     return {"mean": float(values.mean()), "low": float(values.mean() - half), "high": float(values.mean() + half), "n": len(values)}
 
 

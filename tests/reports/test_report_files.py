@@ -192,6 +192,14 @@ def test_a_study_without_scores_or_wavs_still_has_a_page(tmp_path):
     assert console_table(run.parent)
 
 
+def test_a_study_of_the_untuned_model_alone_has_a_page(tmp_path):
+    folder = study(tmp_path, strategies=[()], tests={"target": 1})
+    page = Page(build(folder).read_text())
+    assert page.open == [] and "No adapted run has been scored" in page.text
+    assert len(page.all("audio")) == 3
+    assert (folder / "plots" / "mel_pairs.png").is_file() and not (folder / "plots" / "tradeoff.png").exists()
+
+
 @pytest.mark.parametrize("wanted", ["compar", "nothing", "empty"])
 def test_no_such_study_is_one_line_that_names_the_others(tmp_path, wanted):
     study(tmp_path, "compare", [()], {"target": 2}, wavs=False)

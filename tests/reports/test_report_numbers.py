@@ -22,14 +22,25 @@ SMALL = {"target": 10, "source": 10}
 
 def test_interval_covers_the_mean_as_often_as_it_says():
     rng = np.random.default_rng(3)
-    hits = [e.low <= 0 <= e.high for e in (interval(rng.normal(0, 1, 40)) for _ in range(300))]
+    hits = [e.low <= 0 <= e.high for e in (interval(dict(enumerate(rng.normal(0, 1, 40)))) for _ in range(300))]
     assert 0.90 < np.mean(hits) < 0.98
 
 
 def test_interval_of_few_and_undefined_values():
-    assert interval([]) is None and interval([float("nan")]) is None
-    one = interval([2.0])
+    assert interval({}) is None and interval({"a": float("nan")}) is None
+    one = interval({"a": 2.0})
     assert one.mean == 2 and np.isnan(one.low) and one.sign == 0 and bounds(one, 2) == ""
+
+
+def test_interval_weighs_utterances_and_draws_texts_as_wholes():
+    rng = np.random.default_rng(0)
+    values = {f"{i}": v for i, v in enumerate(rng.normal(0, 1, 20))}
+    twice = values | {f"again {k}": v for k, v in values.items()}
+    texts = {k: k.removeprefix("again ") for k in twice}
+    grouped, plain = interval(twice, groups=texts), interval(values)
+    assert grouped.n == 40 and grouped.mean == pytest.approx(plain.mean)
+    assert grouped.high - grouped.low == pytest.approx(plain.high - plain.low, rel=0.1)
+    assert interval({"a": 1.0, "b": 4.0}, {"a": 3.0, "b": 1.0}).mean == 1.75
 
 
 def test_paired_uses_common_utterances_only():

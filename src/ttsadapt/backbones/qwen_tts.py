@@ -1,6 +1,7 @@
 """A Qwen2 language model that goes on from phones to speech tokens (NeuTTS: Qwen2.5-0.5B over one stream of codec tokens)."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import ClassVar
 
 import torch
@@ -144,10 +145,9 @@ class QwenTTS(Backbone):
 
         Every request draws one uniform number a token from its own generator, so its draws do not depend on the others.
         """
-        training, device = self.training, next(self.parameters()).device
-        self.eval()
-        try:
-            rows = [Row(self, request) for request in requests]
+        device = next(self.parameters()).device
+        rows = [Row(self, request) for request in requests]
+        with resting(self):
             states, cache, mask = self._prefill(rows, device)
             active = list(range(len(rows)))
             while True:
@@ -170,8 +170,6 @@ class QwenTTS(Backbone):
                     use_cache=True,
                 )
                 states = output.last_hidden_state[:, -1]
-        finally:
-            self.train(training)
 
     def _prefill(self, rows: "list[Row]", device: torch.device) -> tuple[Tensor, DynamicCache, Tensor]:
         """States of the last prompt positions (B, D), the cache, and which of its slots are filled (B, P).
@@ -193,6 +191,18 @@ class QwenTTS(Backbone):
             use_cache=True,
         )
         return output.last_hidden_state[torch.arange(len(rows), device=device), lengths - 1], cache, mask
+
+
+@contextmanager
+def resting(model: nn.Module) -> Iterator[None]:
+    """Eval mode for a while; every module gets its own mode back (parts of a model in training may be frozen, in eval mode)."""
+    modes = {module: module.training for module in model.modules()}
+    model.eval()
+    try:
+        yield
+    finally:
+        for module, mode in modes.items():
+            module.training = mode
 
 
 class Row:

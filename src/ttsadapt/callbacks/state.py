@@ -55,7 +55,7 @@ def _own_generators(trainer: Trainer) -> None:
 
 
 def capture() -> dict[str, Any]:
-    name, keys, position, has_gauss, cached = np.random.get_state()  # noqa: NPY002 (the global generator is the point)
+    name, keys, position, has_gauss, cached = np.random.get_state()
     version, internal, gauss = random.getstate()
     return {
         "torch": torch.get_rng_state(),

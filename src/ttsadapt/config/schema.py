@@ -1,7 +1,7 @@
 """What a composed config may hold: dataclasses for the top, the signature of its `_target_` for every node below.
 
 Arguments without a default that the yaml leaves out are errors when a yaml could give them (int, str, list ...). Others (a
-backbone, parameters, and the argument `folder`) are handed over by the code that instantiates the node, as is everything that
+backbone, parameters; the identity of a run for its loggers) are handed over by the code that instantiates the node, as is everything that
 a node with `_partial_: true` leaves out. Nothing is imported to check a config: `signatures` reads source text.
 """
 
@@ -17,7 +17,7 @@ from ttsadapt.config.signatures import Parameter, Signature, constructor, is_dat
 from ttsadapt.config.values import accepts, is_plain, spelt
 from ttsadapt.errors import ConfigError
 
-_HANDED_OVER = {"folder"}
+_HANDED_OVER = {"folder", "run_id", "study", "config"}
 _RESERVED = {"_target_", "_partial_", "_recursive_", "_convert_", "_args_"}
 
 Positive = Annotated[int, "> 0"]
@@ -159,7 +159,8 @@ def _check_arguments(node: Node, taken: Signature, where: str) -> None:
             _check_nested(value, where + name)
     given = len(node.get("_args_", ()))
     for parameter in list(taken.parameters.values())[given:]:
-        missing = parameter.required and parameter.name not in {*arguments, *_HANDED_OVER} and not node.get("_partial_")
+        spared = parameter.name in _HANDED_OVER if "_target_" in node else False
+        missing = parameter.required and parameter.name not in arguments and not spared and not node.get("_partial_")
         if missing and is_plain(parameter.annotation, parameter.module):
             raise ConfigError(f"{where}{parameter.name} is missing{_of(node)}: {where}{parameter.name}=<{_text(parameter)}>")
 

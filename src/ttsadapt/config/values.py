@@ -22,7 +22,7 @@ def accepts(value: Any, wanted: ast.expr | None, module: Module) -> bool:
     if wanted is None:
         return True
     if isinstance(wanted, ast.Constant):
-        return value is None if wanted.value is None else accepts(value, ast.parse(wanted.value, mode="eval").body, module)
+        return value is None if wanted.value is None else accepts(value, _quoted(wanted), module)
     if isinstance(wanted, ast.BinOp):
         return _any_of([wanted.left, wanted.right], value, module)
     if isinstance(wanted, ast.Subscript):
@@ -68,7 +68,7 @@ def _parametrised(value: Any, name: str, arguments: list[ast.expr], module: Modu
         return _any_of(arguments, value, module)
     if name == "Annotated":
         rules = [a.value for a in arguments[1:] if isinstance(a, ast.Constant)]
-        return accepts(value, arguments[0], module) and all(_in_range(value, rule) for rule in rules)
+        return accepts(value, arguments[0], module) and all(_in_range(value, str(rule)) for rule in rules)
     if name in ("tuple", "Tuple") and not _is_ellipsis(arguments[-1]):
         fits = isinstance(value, list | tuple) and len(value) == len(arguments)
         return fits and all(accepts(v, a, module) for v, a in zip(value, arguments))
@@ -92,7 +92,7 @@ def is_plain(wanted: ast.expr | None, module: Module) -> bool:
     if wanted is None:
         return True
     if isinstance(wanted, ast.Constant):
-        return wanted.value is None or is_plain(ast.parse(wanted.value, mode="eval").body, module)
+        return wanted.value is None or is_plain(_quoted(wanted), module)
     if isinstance(wanted, ast.BinOp):
         return is_plain(wanted.left, module) or is_plain(wanted.right, module)
     if isinstance(wanted, ast.Subscript):
@@ -110,7 +110,7 @@ def is_plain(wanted: ast.expr | None, module: Module) -> bool:
 def spelt(wanted: ast.expr, module: Module) -> str:
     """`wanted` for people: aliases, ranges and choices written out."""
     if isinstance(wanted, ast.Constant):
-        return "null" if wanted.value is None else spelt(ast.parse(wanted.value, mode="eval").body, module)
+        return "null" if wanted.value is None else spelt(_quoted(wanted), module)
     if isinstance(wanted, ast.BinOp):
         return f"{spelt(wanted.left, module)} or {spelt(wanted.right, module)}"
     if isinstance(wanted, ast.Subscript) and _last_name(wanted.value) == "Literal":
@@ -128,6 +128,11 @@ def _in_range(value: Any, rule: str) -> bool:
     """`rule` as in "> 0" or ">= 0 and < 1"; None passes."""
     bounds = re.findall(r"([<>]=?)\s*(-?[\d.]+)", rule)
     return value is None or all(_COMPARE[sign](value, float(bound)) for sign, bound in bounds)
+
+
+def _quoted(annotation: ast.Constant) -> ast.expr:
+    """What stands inside an annotation written as a string."""
+    return ast.parse(str(annotation.value), mode="eval").body
 
 
 def _last_name(expression: ast.expr) -> str:

@@ -42,9 +42,8 @@ class UtteranceMetric(Metric, ABC):
     @abstractmethod
     def version(self) -> str: ...
 
-    @property
-    def card(self) -> dict[str, float]:
-        """The judge's own error on held-out recordings by set, once opened; empty where no judge is involved."""
+    def own_errors(self) -> dict[str, dict[str, float]]:
+        """{judge: {set: its own error on held-out recordings}}, once opened; empty where no judge is involved."""
         return {}
 
     def needs(self, corpus: Path, cache: Path) -> "tuple[Artifact, ...]":

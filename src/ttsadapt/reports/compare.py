@@ -39,6 +39,11 @@ class Column:
     cells: list[Cell]
     digits: int
 
+    @property
+    def n(self) -> int:
+        """Utterances behind its means."""
+        return max((c.estimate.n for c in self.cells if c.estimate), default=0)
+
 
 @dataclass
 class Group:
@@ -47,6 +52,10 @@ class Group:
     key: str
     title: str
     columns: list[Column] = field(default_factory=list)
+
+    @property
+    def n(self) -> int:
+        return max((c.n for c in self.columns), default=0)
 
 
 @dataclass

@@ -46,20 +46,37 @@ def _draws(n: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, n, (DRAWS, n))
 
 
-def interval(values: Iterable[float]) -> Estimate | None:
-    """Mean with the percentile bootstrap's 95 % interval over utterances; None without a value, NaN bounds for one."""
-    array = np.asarray([v for v in values if math.isfinite(v)], dtype=np.float64)
-    if len(array) == 0:
+def interval(
+    values: Mapping[str, float], weights: Mapping[str, float] | None = None, groups: Mapping[str, str] | None = None
+) -> Estimate | None:
+    """Weighted mean over utterances with the percentile bootstrap's 95 % interval; None without a value.
+
+    All arguments are by utterance. `groups` (texts) are drawn as wholes; from a single group there is no interval. For what no
+    run states of itself: seeds averaged, one run against another.
+    """
+    known = [k for k, v in values.items() if math.isfinite(v) and (weights or {}).get(k, 1.0) > 0]
+    if not known:
         return None
-    if len(array) == 1:
-        return Estimate(float(array[0]), math.nan, math.nan, 1)
-    low, high = np.percentile(array[_draws(len(array))].mean(1), [2.5, 97.5])
-    return Estimate(float(array.mean()), float(low), float(high), len(array))
+    weight = np.array([(weights or {}).get(k, 1.0) for k in known])
+    value = np.array([values[k] for k in known])
+    _, index = np.unique([(groups or {}).get(k) or k for k in known], return_inverse=True)
+    total, part = np.bincount(index, weight), np.bincount(index, weight * value)
+    mean = float(part.sum() / total.sum())
+    if len(total) == 1:
+        return Estimate(mean, math.nan, math.nan, len(known))
+    drawn = _draws(len(total))
+    low, high = np.percentile(part[drawn].sum(1) / total[drawn].sum(1), [2.5, 97.5])
+    return Estimate(mean, float(low), float(high), len(known))
 
 
-def paired(after: Mapping[str, float], before: Mapping[str, float]) -> Estimate | None:
+def paired(
+    after: Mapping[str, float],
+    before: Mapping[str, float],
+    weights: Mapping[str, float] | None = None,
+    groups: Mapping[str, str] | None = None,
+) -> Estimate | None:
     """Mean of after - before over the utterances that both hold, with its interval."""
-    return interval(after[k] - before[k] for k in after if k in before)
+    return interval({k: after[k] - before[k] for k in after if k in before}, weights, groups)
 
 
 def decimals(estimates: Iterable[Estimate | None]) -> int:

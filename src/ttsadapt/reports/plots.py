@@ -77,7 +77,7 @@ def svg(figure: Figure, name: str, title: str) -> str:
     for colour, variable in THEME.items():
         text = text.replace(colour, f"var({variable})")
     width = round(figure.get_figwidth() * 100)  # pixels: never blown up beyond the size it was drawn for
-    opening = rf'<svg viewBox="\1" style="max-width:{width}px" role="img" aria-label="{title}">'
+    opening = rf'<svg viewBox="\1" style="max-width:{width}px;min-width:min({width}px,44rem)" role="img" aria-label="{title}">'
     return re.sub(r'<svg [^>]*?viewBox="([^"]+)"[^>]*>', opening, text, count=1)
 
 

@@ -14,6 +14,7 @@ from ttsadapt.files import read_json
 
 SETS = ("target", "source", "unseen", "ood")
 PREFIXES = ("recordings/", "resynthesis/", "base/")
+ACRONYMS = frozenset({"dnsmos", "utmos", "rmse"})
 Scores = dict[tuple[str, str], dict[str, float]]
 """{(set, metric): {utterance id: value}}"""
 
@@ -31,9 +32,9 @@ class MetricInfo:
 
     @property
     def label(self) -> str:
-        """Short names in capitals, as papers write them: "mcd" -> "MCD", "f0_rmse" -> "F0 rmse"."""
+        """Short names in capitals, as papers write them: "mcd" -> "MCD", "f0_correlation" -> "F0 correlation"."""
         words = self.name.replace("_", " ").split(" ")
-        return " ".join(w.upper() if len(w) <= 3 and w.isascii() else w for w in words)
+        return " ".join(w.upper() if len(w) <= 3 or w in ACRONYMS else w for w in words)
 
     @property
     def arrow(self) -> str:
@@ -60,6 +61,8 @@ class Run:
     overrides: tuple[str, ...] = ()
     provenance: dict[str, Any] = field(default_factory=dict)
     scores: Scores = field(default_factory=dict)
+    weights: dict[tuple[str, str], float] = field(default_factory=dict)
+    """{(metric, utterance id): weight in a mean}, such as its number of phones"""
     metrics: dict[str, MetricInfo] = field(default_factory=dict)
     spoken: dict[tuple[str, str], Spoken] = field(default_factory=dict)
     curves: dict[str, list[tuple[int, float]]] = field(default_factory=dict)
@@ -190,6 +193,7 @@ def _read_scores(run: Run, path: Path) -> None:
             judges[metric][row.get("model") or "", row.get("version") or ""] = None
             if math.isfinite(value := _number(row["value"], path, number)):
                 scores[set_, metric][id_] = value
+                run.weights[metric, id_] = _number(row.get("weight") or "1", path, number)
             plain = _plain(set_)
             if (plain, id_) not in run.spoken:
                 run.spoken[plain, id_] = Spoken(id_, plain, row.get("text") or "", row.get("emotion") or "", row.get("speaker") or "")

@@ -60,12 +60,20 @@ class System:
             self._values[set_, metric] = {k: sum(v) / len(v) for k, v in gathered.items()}
         return self._values[set_, metric]
 
+    def weights(self, metric: str) -> dict[str, float]:
+        """By utterance; all runs weigh an utterance alike."""
+        return {id_: weight for run in self.runs for (name, id_), weight in run.weights.items() if name == metric}
+
+    def texts(self, set_: str) -> dict[str, str]:
+        """By utterance: what is drawn as a whole when an interval is estimated."""
+        return {id_: said.text for run in self.runs for (kind, id_), said in run.spoken.items() if kind == set_}
+
     def estimate(self, set_: str, metric: str) -> Estimate | None:
         """What the runs' summaries agree on; where seeds differ, the mean over utterances after averaging the seeds."""
         stated = {e for run, prefix in self.sources if (e := _stated(run, prefix + set_, metric))}
         if len(stated) == 1:
             return stated.pop()
-        return interval(self.values(set_, metric).values())
+        return interval(self.values(set_, metric), self.weights(metric), self.texts(set_))
 
     def spread(self, set_: str, metric: str) -> float | None:
         """Standard deviation over seeds of the run's mean; None for a single run."""
@@ -128,7 +136,7 @@ class Systems(list[System]):
     def improvement(self, metric: MetricInfo, set_: str, ours: System, other: System) -> Estimate | None:
         """How much better `ours` is than `other`, paired by utterance; positive = better, whatever the metric's direction."""
         a, b = (self._badness(metric, set_, s) for s in (ours, other))
-        return paired(b, a)
+        return paired(b, a, ours.weights(metric.name), ours.texts(set_))
 
     def _badness(self, metric: MetricInfo, set_: str, system: System) -> dict[str, float]:
         values = system.values(set_, metric.name)

@@ -11,7 +11,7 @@ from ttsadapt.reports.compare import Cell, Column, Group, Preservation, change_t
 from ttsadapt.reports.numbers import Estimate, count, percent, seconds
 from ttsadapt.reports.systems import System, Systems
 
-NOTE = "95\u00a0% intervals: bootstrap over utterances. Gain and forgetting: paired by utterance against the untuned model."
+NOTE = "95\u00a0% intervals: bootstrap over texts. Gain and forgetting: paired by utterance against the untuned model."
 ROLES = {"ceiling": "ceiling", "vocoder": "vocoder's ceiling", "floor": "floor", "adapted": ""}
 LATEX = {
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",

@@ -70,7 +70,8 @@ class Clips(Artifact):
             if copy:
                 tensors[f"vocoded/{key}"] = _packed(levelled(vocoder(vocoder.mel(audio))))
         if not tensors:
-            raise DataError(f"{self.corpus}: no train split holds speech for a judge to learn from: drop per, speaker and emotion from metric=[...]")
+            what = "drop per, speaker and emotion from metric=[...]"
+            raise DataError(f"{self.corpus}: no train split holds speech for a judge to learn from: {what}")
         save_file(tensors, folder / "clips.safetensors")
         write_json(folder / "clips.json", starts)
 

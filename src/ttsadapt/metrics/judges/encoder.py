@@ -77,7 +77,8 @@ class Encoder(Judge):
         classes = sorted({self.label(c.utterance) for c in clips})
         if len(classes) < 2:
             raise UserError(
-                f"{self.corpus.name}: one {self.what} only ({', '.join(classes)}), so no judge can learn to tell {self.what}s apart: drop {self.metric} from metric=[...]"
+                f"{self.corpus.name}: one {self.what} only ({', '.join(classes)}), so no judge can learn to tell {self.what}s apart: "
+                f"drop {self.metric} from metric=[...]"
             )
         with reproducible():
             model = Network(len(classes))

@@ -58,5 +58,7 @@ class Judge(Artifact):
     @property
     def _there(self) -> Path:
         if not self.done:
-            raise UserError(f"the {self.name} of {self.corpus.name} is not built ({self.folder}): run `artifacts.ensure` on what the metric needs")
+            raise UserError(
+                f"no {self.name} for {self.corpus.name} in {self.folder}: run the command that asked for it again, it builds it"
+            )
         return self.folder

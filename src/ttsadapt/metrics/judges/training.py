@@ -83,7 +83,10 @@ def smeared(mel: Tensor, share: float = 0.3) -> Tensor:
     return mel
 
 
-def fit(model: nn.Module, loss: Callable[[list[Clip], float], Tensor], batch: Iterator[list[Clip]], steps: int, lr: float, title: str) -> None:
+Loss = Callable[[list[Clip], float], Tensor]
+
+
+def fit(model: nn.Module, loss: Loss, batch: Iterator[list[Clip]], steps: int, lr: float, title: str) -> None:
     """AdamW under a one-cycle schedule. `loss(clips, progress)` with progress from 0 to 1; `model` is left in eval mode."""
     optimizer = torch.optim.AdamW(model.parameters(), lr, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=max(steps, 4), pct_start=0.2)

@@ -1,0 +1,194 @@
+"""From clips to rows, from rows to intervals: scores.csv, and what summary.json says of it."""
+
+import csv
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import soundfile
+import torch
+from torch import Tensor
+from torchmetrics import MetricCollection
+from tqdm import tqdm
+
+from ttsadapt.artifacts import Artifact, ensure
+from ttsadapt.data import audio as recordings
+from ttsadapt.data.pcm import resample
+from ttsadapt.data.utterance import Utterance
+from ttsadapt.errors import DataError
+from ttsadapt.files import digest, replacing
+from ttsadapt.metrics.base import UtteranceMetric
+from ttsadapt.metrics.intervals import Interval, interval, paired_interval
+from ttsadapt.metrics.signal import RATE
+from ttsadapt.metrics.subset import subset
+
+Row = dict[str, Any]
+"""One utterance x metric: the columns of scores.csv"""
+COLUMNS = ("set", "utterance", "metric", "value", "unit", "better", "model", "version", "speaker", "emotion", "text", "weight")
+Metrics = Mapping[str, UtteranceMetric]
+
+
+def build(metrics: Metrics) -> MetricCollection:
+    """One collection, never grouped: torchmetrics would let metrics of equal states share them."""
+    return MetricCollection(dict(metrics), compute_groups=False)
+
+
+def score_set(
+    metrics: Metrics,
+    name: str,
+    audio: Mapping[str, Path],
+    utterances: Sequence[Utterance],
+    corpus_folder: Path,
+    cache: Path,
+    progress: bool = True,
+) -> list[Row]:
+    """Score the clip of every utterance; `audio` is {utterance id: file}. Judges that do not exist yet are built.
+
+    A metric with a limit scores its own fixed part of the set. Raises DataError for a clip that is missing or unreadable.
+    """
+    ensure(*(need for metric in metrics.values() for need in metric.needs(corpus_folder, cache)))
+    chosen = {key: {u.id for u in subset(utterances, metric.limit)} for key, metric in metrics.items()}
+    for metric in metrics.values():
+        metric.reset()
+        metric.open(corpus_folder, cache)
+    rows: list[Row] = []
+    for utterance in tqdm(utterances, f"scoring {name}", unit="utt", leave=False, disable=not progress):
+        if utterance.id not in audio:
+            raise DataError(f"{name}: no clip of {utterance.id!r}: synthesise the set again")
+        clip = spoken(audio[utterance.id])
+        for key, metric in metrics.items():
+            if utterance.id in chosen[key]:
+                metric.update(clip, RATE, utterance)
+                rows.append(_row(name, key, metric, utterance))
+    return rows
+
+
+def spoken(path: Path) -> Tensor:
+    """(samples,) at RATE. Unlike a recording, what a model said may be silent: that is for the metrics to judge."""
+    try:
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)  # (samples, channels)
+    except (soundfile.LibsndfileError, OSError) as error:
+        raise DataError(f"cannot read {path} as audio ({str(error).splitlines()[0]}): delete it and synthesise the set again") from error
+    if not np.isfinite(samples).all():
+        raise DataError(f"{path} holds a value that is not finite: delete it and synthesise the set again")
+    return torch.from_numpy(np.ascontiguousarray(resample(samples.mean(1), rate, RATE), np.float32))
+
+
+def _row(name: str, key: str, metric: UtteranceMetric, utterance: Utterance) -> Row:
+    about = {"model": metric.model, "version": metric.version, "unit": metric.unit, "better": metric.better}
+    whose = {"speaker": utterance.speaker, "emotion": utterance.emotion, "text": utterance.text}
+    value, weight = float(metric.values[-1]), float(metric.weights[-1])
+    return {"set": name, "utterance": utterance.id, "metric": key, "value": value, "weight": weight} | about | whose
+
+
+def write_scores(path: Path, rows: Iterable[Row]) -> None:
+    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def read_scores(path: Path) -> list[Row]:
+    """Raises DataError when the file is missing or is no scores.csv; rows without a weight count as one each."""
+    if not path.is_file():
+        raise DataError(f"no {path}: run `ttsadapt evaluate` for this run first")
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            return [row | {"value": float(row["value"]), "weight": float(row.get("weight") or 1)} for row in csv.DictReader(file)]
+    except (KeyError, TypeError, ValueError) as error:
+        raise DataError(f"{path} is no table of scores ({error!r}): delete it and run `ttsadapt evaluate` again") from error
+
+
+def summarise(rows: Sequence[Row]) -> dict[str, Any]:
+    """`sets`, `gain` and `forgetting` of summary.json; unknown numbers are None. Texts are what is drawn anew."""
+    table: dict[str, dict[str, dict[str, Row]]] = {}
+    for row in rows:
+        table.setdefault(row["set"], {}).setdefault(row["metric"], {})[row["utterance"]] = row
+    sets = {name: {metric: _mean(scores) for metric, scores in metrics.items()} for name, metrics in table.items()}
+    gain = {m: _plain(improvement(table, "target", m)) for m in table.get("target", {}) if m in table.get("base/target", {})}
+    lost = {m: _plain(improvement(table, "source", m, sign=-1)) for m in table.get("source", {}) if m in table.get("base/source", {})}
+    return {"sets": sets, "gain": gain, "forgetting": lost}
+
+
+def improvement(table: Mapping[str, Mapping[str, Mapping[str, Row]]], name: str, metric: str, sign: int = 1) -> Interval:
+    """Paired change of a set against `base/`, positive = better; with sign -1 positive = worse. `table`: set, metric, utterance."""
+    tuned, base = table[name][metric], table[f"base/{name}"][metric]
+    ideal = table.get(f"recordings/{name}", {}).get(metric, {})
+    both = [u for u in tuned if u in base]
+    after, before = ([_goodness(scores[u], ideal.get(u)) for u in both] for scores in (tuned, base))
+    weights, texts = [tuned[u]["weight"] for u in both], [tuned[u]["text"] for u in both]
+    return paired_interval(sign * np.asarray(after), sign * np.asarray(before), weights=weights, groups=texts)
+
+
+def _goodness(row: Row, ideal: Row | None) -> float:
+    """The value turned so that more is better; what is best near the reference counts its distance to the recording."""
+    if row["better"] == "near reference":
+        return math.nan if ideal is None else -abs(row["value"] - ideal["value"])
+    return row["value"] if row["better"] == "higher" else -row["value"]
+
+
+def _mean(scores: Mapping[str, Row]) -> dict[str, Any]:
+    listed = list(scores.values())
+    found = interval([r["value"] for r in listed], weights=[r["weight"] for r in listed], groups=[r["text"] for r in listed])
+    return _plain(found) | {key: listed[0][key] for key in ("unit", "better", "model", "version")}
+
+
+def _plain(found: Interval) -> dict[str, Any]:
+    return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in found._asdict().items()}
+
+
+class References(Artifact):
+    """The ceiling: scores of the recordings, and of the recordings through a backbone's own codec or vocoder.
+
+    `scores.csv` with the sets "recordings/<set>" and "resynthesis/<set>", and what was resynthesised below `wavs/<set>/`.
+    """
+
+    def __init__(
+        self,
+        sets: Mapping[str, Sequence[Utterance]],
+        metrics: Metrics,
+        corpus_folder: Path,
+        cache: Path,
+        resynthesize: Callable[[Tensor], Tensor],
+        sample_rate: int,
+        codec_key: str,
+    ) -> None:
+        """`codec_key` names what `resynthesize` ((samples,) at `sample_rate` -> the same) does."""
+        self.sets, self.metrics, self.corpus_folder, self.cache = sets, metrics, Path(corpus_folder), Path(cache)
+        self.resynthesize, self.sample_rate = resynthesize, sample_rate
+        judged = {key: [m.model, m.limit, self._version(m)] for key, m in metrics.items()}
+        said = {name: [u.id for u in utterances] for name, utterances in sets.items()}
+        self.folder = Path(cache) / "references" / digest([self.corpus_folder.name, codec_key, sample_rate, said, judged])
+
+    def needs(self) -> tuple[Artifact, ...]:
+        return tuple(need for metric in self.metrics.values() for need in metric.needs(self.corpus_folder, self.cache))
+
+    def _version(self, metric: UtteranceMetric) -> list[str] | str:
+        """Known before a judge is opened: its folder's name."""
+        return [need.folder.name for need in metric.needs(self.corpus_folder, self.cache)] or metric.version
+
+    def rows(self) -> list[Row]:
+        return read_scores(self.folder / "scores.csv")
+
+    def wavs(self, name: str) -> dict[str, Path]:
+        """{utterance id: resynthesised recording} of a set."""
+        return {u.id: self.folder / "wavs" / name / f"{u.id}.wav" for u in self.sets[name]}
+
+    def build(self, folder: Path) -> None:
+        rows: list[Row] = []
+        for name, utterances in self.sets.items():
+            plain = {u.id: u.audio for u in utterances}
+            coded = self._resynthesised(utterances, folder / "wavs" / name, name)
+            for kind, audio in (("recordings", plain), ("resynthesis", coded)):
+                rows += score_set(self.metrics, f"{kind}/{name}", audio, utterances, self.corpus_folder, self.cache)
+        write_scores(folder / "scores.csv", rows)
+
+    def _resynthesised(self, utterances: Sequence[Utterance], folder: Path, name: str) -> dict[str, Path]:
+        audio: dict[str, Path] = {}
+        for utterance in tqdm(utterances, f"resynthesising {name}", unit="utt", leave=False):
+            audio[utterance.id] = folder / f"{utterance.id}.wav"
+            coded = self.resynthesize(recordings.load(utterance.audio, self.sample_rate))
+            recordings.save(audio[utterance.id], coded, self.sample_rate)
+        return audio

@@ -1,0 +1,58 @@
+"""Is it the right emotion. Three views of one judge."""
+
+from pathlib import Path
+from typing import ClassVar
+
+from torch import Tensor
+
+from ttsadapt.data.utterance import Utterance
+from ttsadapt.metrics.judged import NAN, JudgedMetric, cosine
+from ttsadapt.metrics.judges.emotion import EmotionEncoder
+from ttsadapt.metrics.signal import at_rate, recording
+
+
+class _EmotionMetric(JudgedMetric[EmotionEncoder]):
+    better: ClassVar[str] = "higher"
+
+    def __init__(self, steps: int = 160) -> None:
+        super().__init__(steps)
+
+    def needs(self, corpus: Path, cache: Path) -> tuple[EmotionEncoder]:
+        return (EmotionEncoder(corpus, cache, steps=self.steps),)
+
+
+class EmotionAccuracy(_EmotionMetric):
+    """100 when the judge hears the emotion that was asked for, else 0. NaN for an emotion that it never learnt, and for silence."""
+
+    name: ClassVar[str] = "emotion"
+    unit: ClassVar[str] = "%"
+
+    def score(self, audio: Tensor, rate: int, utterance: Utterance) -> float:
+        heard = self.judge.probabilities(at_rate(audio, rate))
+        if heard is None or utterance.emotion not in heard:
+            return NAN
+        return 100.0 * (max(heard, key=heard.__getitem__) == utterance.emotion)
+
+
+class EmotionProbability(_EmotionMetric):
+    """The judge's probability of the emotion that was asked for, in %: it moves before the accuracy does."""
+
+    name: ClassVar[str] = "emotion_probability"
+    unit: ClassVar[str] = "%"
+
+    def score(self, audio: Tensor, rate: int, utterance: Utterance) -> float:
+        heard = self.judge.probabilities(at_rate(audio, rate))
+        return NAN if heard is None else 100 * heard.get(utterance.emotion, NAN)
+
+
+class EmotionSimilarity(_EmotionMetric):
+    """Cosine x 100 of emotion vectors, to the utterance's own recording: same voice, same words.
+
+    Such vectors leak words and voice (arXiv 2604.26347), so it is a second opinion, not the main one.
+    """
+
+    name: ClassVar[str] = "emotion_similarity"
+    unit: ClassVar[str] = "cos x 100"
+
+    def score(self, audio: Tensor, rate: int, utterance: Utterance) -> float:
+        return cosine(self.judge.embed(at_rate(audio, rate)), self.judge.embed(recording(utterance.audio)))

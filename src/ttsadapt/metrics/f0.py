@@ -1,0 +1,41 @@
+"""How far the melody is from the recording's, on frames that are voiced in both, after alignment."""
+
+from typing import ClassVar
+
+import numpy as np
+from torch import Tensor
+
+from ttsadapt.data.utterance import Utterance
+from ttsadapt.metrics.parallel import ParallelMetric
+
+_FEWEST = 10
+"""pairs of voiced frames below which nothing is said"""
+
+
+class F0Error(ParallelMetric):
+    """Root mean square difference of F0 in cents; it holds both a voice that is too high and a contour that is wrong."""
+
+    name: ClassVar[str] = "f0"
+    unit: ClassVar[str] = "cent"
+    better: ClassVar[str] = "lower"
+    higher_is_better = False
+
+    def score(self, audio: Tensor, rate: int, utterance: Utterance) -> float:
+        cents = self.comparison(audio, rate, utterance).cents()
+        return float(np.sqrt(np.square(cents).mean())) if len(cents) >= _FEWEST else float("nan")
+
+
+class F0Correlation(ParallelMetric):
+    """Pearson correlation of log F0, times 100: the shape of the contour, whatever the height of the voice."""
+
+    name: ClassVar[str] = "f0_correlation"
+    unit: ClassVar[str] = "r x 100"
+    better: ClassVar[str] = "higher"
+    higher_is_better = True
+
+    def score(self, audio: Tensor, rate: int, utterance: Utterance) -> float:
+        pairs = self.comparison(audio, rate, utterance)
+        wanted, got = (np.log(f0[pairs.voiced]) for f0 in (pairs.wanted, pairs.got))
+        if len(got) < _FEWEST or min(wanted.std(), got.std()) < 1e-6:
+            return float("nan")
+        return 100 * float(np.corrcoef(wanted, got)[0, 1])

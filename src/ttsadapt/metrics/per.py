@@ -1,0 +1,55 @@
+"""Is it intelligible: phone error rate by a recogniser that was trained on the corpus's recordings."""
+
+from pathlib import Path
+from typing import ClassVar
+
+from torch import Tensor
+
+from ttsadapt.data.utterance import Utterance
+from ttsadapt.metrics.base import UtteranceMetric
+from ttsadapt.metrics.judges.recogniser import Recogniser, errors, phones_of
+from ttsadapt.metrics.signal import at_rate
+
+
+class PhoneErrorRate(UtteranceMetric):
+    """100 (substitutions + deletions + insertions) / phones of the text; the mean of a set is the micro-average.
+
+    NaN in a language that the recogniser was not trained on. Silence is one deletion a phone, not NaN.
+    """
+
+    name: ClassVar[str] = "per"
+    unit: ClassVar[str] = "%"
+    better: ClassVar[str] = "lower"
+    higher_is_better = False
+
+    def __init__(self, steps: int = 400) -> None:
+        """`steps`: how long the recogniser is trained."""
+        super().__init__()
+        self.steps = steps
+        self.judge: Recogniser | None = None
+
+    @property
+    def model(self) -> str:
+        return "ctc-phones"
+
+    @property
+    def version(self) -> str:
+        return self.judge.version if self.judge else ""
+
+    def own_errors(self) -> dict[str, dict[str, float]]:
+        return {self.judge.name: self.judge.card["error"]} if self.judge else {}
+
+    def needs(self, corpus: Path, cache: Path) -> tuple[Recogniser]:
+        return (Recogniser(corpus, cache, steps=self.steps),)
+
+    def open(self, corpus: Path, cache: Path) -> None:
+        (self.judge,) = self.needs(corpus, cache)
+
+    def score(self, audio: Tensor, rate: int, utterance: Utterance) -> float:
+        wanted = phones_of(utterance)
+        if not wanted or utterance.language not in self.judge.languages:
+            return float("nan")
+        return 100 * errors(wanted, self.judge.transcribe(at_rate(audio, rate))) / len(wanted)
+
+    def weight(self, utterance: Utterance) -> float:
+        return float(len(phones_of(utterance)))

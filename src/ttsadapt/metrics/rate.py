@@ -1,0 +1,40 @@
+"""Is it spoken at the right speed."""
+
+from math import log
+from typing import ClassVar
+
+from torch import Tensor
+
+from ttsadapt.data.utterance import Utterance
+from ttsadapt.metrics.base import UtteranceMetric
+from ttsadapt.metrics.signal import RATE, at_rate, recording, speech
+
+
+class DurationError(UtteranceMetric):
+    """100 |ln(duration / duration of the recording)|, silence at both ends trimmed: 10 is about 10 % too long or too short.
+
+    The same phones in both make it the error of the speech rate too. NaN for silence.
+    """
+
+    name: ClassVar[str] = "rate"
+    unit: ClassVar[str] = "%"
+    better: ClassVar[str] = "lower"
+    higher_is_better = False
+
+    @property
+    def model(self) -> str:
+        return "trimmed duration"
+
+    @property
+    def version(self) -> str:
+        return "1"
+
+    def score(self, audio: Tensor, rate: int, utterance: Utterance) -> float:
+        durations = []
+        for clip in (at_rate(audio, rate), recording(utterance.audio)):
+            start, end = speech(clip)
+            durations.append((end - start) / RATE)
+        if min(durations) <= 0:
+            return float("nan")
+        got, wanted = durations
+        return 100 * abs(log(got / wanted))

@@ -1,0 +1,280 @@
+"""Users' own recordings: a folder of audio, or another program's cuts."""
+
+import gzip
+import json
+
+import numpy as np
+import pytest
+import soundfile
+
+from ttsadapt.artifacts import ensure
+from ttsadapt.data.corpora.folder import Folder
+from ttsadapt.data.corpora.manifest import Manifest
+from ttsadapt.data.prepare import PreparedCorpus
+from ttsadapt.data.utterance import Phone
+from ttsadapt.errors import ConfigError, DataError, UserError
+from ttsadapt.text.phones import phonemize
+
+NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
+TEXTS = [f"This is {word}." for word in NUMBERS]
+
+
+def record(path, rate=22050, channels=1, seconds=0.3, hz=200):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    audio = 0.3 * np.sin(2 * np.pi * hz * np.arange(int(seconds * rate)) / rate)
+    soundfile.write(path, np.repeat(audio[:, None], channels, 1), rate)
+
+
+def folder(root, texts=TEXTS, name="{i:02d}", suffix=".wav", transcript=".txt"):
+    for i, text in enumerate(texts):
+        path = root / (name.format(i=i) + suffix)
+        record(path, hz=200 + 10 * i)
+        path.with_suffix(transcript).write_text(text + "\n", encoding="utf-8")
+    return root
+
+
+def prepared(tmp_path, corpus):
+    artifact = PreparedCorpus(corpus, tmp_path / "cache")
+    ensure(artifact)
+    return artifact
+
+
+def everything(artifact):
+    return {u.id: (name, u) for name in artifact.names() for u in artifact.utterances(name)}
+
+
+def fails(make, kind=DataError):
+    with pytest.raises(kind) as error:
+        make()
+    assert "\n" not in str(error.value)
+    return str(error.value)
+
+
+def test_transcripts_beside_the_audio(tmp_path):
+    root = folder(tmp_path / "voice", name="anna/{i:02d}", suffix=".flac", transcript=".lab")
+    record(root / "anna" / "00.flac", rate=44100, channels=2)
+    corpus = prepared(tmp_path, Folder(str(root), language="en-us"))
+    all_of_it = everything(corpus)
+    assert corpus.names() == ["target.test", "target.train", "target.valid"] and len(all_of_it) == 12
+    for name, utterance in all_of_it.values():
+        info = soundfile.info(utterance.audio)
+        assert (info.samplerate, info.channels, info.subtype) == (16000, 1, "PCM_16") and utterance.duration == info.frames / 16000
+        assert utterance.audio.is_relative_to(corpus.folder) and utterance.phones == () and utterance.speaker == "anna"
+        assert phonemize(utterance.text, utterance.language)
+        assert name.startswith("target.")
+    assert corpus.card["sets"]["target.train"]["utterances"] == 10 and corpus.card["phones"] == []
+
+
+def test_the_fingerprint_is_of_the_contents(tmp_path):
+    first, second = folder(tmp_path / "a" / "voice"), folder(tmp_path / "b" / "voice")
+    same = Folder(str(first)).fingerprint()
+    assert Folder(str(second)).fingerprint() == same
+    assert Folder(str(second), emotion="sad").fingerprint() != same
+    (second / "00.txt").write_text("This is zero.")
+    assert Folder(str(second)).fingerprint() != same
+
+
+def test_splits_do_not_depend_on_order_and_share_no_sentence(tmp_path):
+    root = folder(tmp_path / "voice", [t for t in TEXTS for _ in range(2)])
+    parts = {}
+    for name, utterance in everything(prepared(tmp_path, Folder(str(root)))).values():
+        parts.setdefault(name, set()).add(utterance.text)
+    assert {name: len(texts) for name, texts in parts.items()} == {"target.train": 10, "target.valid": 1, "target.test": 1}
+    renamed = folder(tmp_path / "again", list(reversed([t for t in TEXTS for _ in range(2)])), name="x{i:02d}")
+    again = everything(prepared(tmp_path, Folder(str(renamed), speaker="voice")))
+    assert all(u.text in parts[name] for name, u in again.values())
+
+
+def test_a_table_with_a_header(tmp_path):
+    root = tmp_path / "voice"
+    lines = ["file,text,speaker,emotion,language,split"]
+    for i, (split, language) in enumerate([("train", "en-us"), ("dev", "de"), ("test", ""), ("train", "en-us")]):
+        record(root / f"wavs/{i}.wav")
+        lines.append(f'wavs/{i}.wav,"{TEXTS[i]}, I said",s{i % 2},sad,{language},{split}')
+    (root / "metadata.csv").write_text("\n".join(lines) + "\n")
+    found = everything(prepared(tmp_path, Folder(str(root))))
+    assert {i: name for i, (name, _) in found.items()} == {
+        "wavs-0": "target.train",
+        "wavs-1": "target.valid",
+        "wavs-2": "target.test",
+        "wavs-3": "target.train",
+    }
+    assert [found[f"wavs-{i}"][1].language for i in range(3)] == ["en-us", "de", "en-us"]
+    assert found["wavs-1"][1].speaker == "s1" and found["wavs-1"][1].emotion == "sad" and found["wavs-1"][1].text == "This is two., I said"
+
+
+def test_a_table_as_ljspeech_has_it(tmp_path):
+    root = tmp_path / "LJ"
+    rows = []
+    for i, text in enumerate(TEXTS):
+        record(root / "wavs" / f"LJ-{i}.wav")
+        rows.append(f'LJ-{i}|"{text}|{text}')
+    (root / "metadata.csv").write_text("\n".join(rows))
+    found = everything(prepared(tmp_path, Folder(str(root), parent="nothing")))
+    assert found["LJ-3"][1].text == '"This is four.' and found["LJ-3"][1].speaker == "LJ"
+
+
+def test_speaker_and_emotion_from_names_and_folders(tmp_path):
+    root = folder(tmp_path / "voice", name="angry/bob_{i:02d}")
+    found = everything(prepared(tmp_path, Folder(str(root), pattern=r"(?P<speaker>[a-z]+)_", parent="emotion")))
+    assert {(u.speaker, u.emotion) for _, u in found.values()} == {("bob", "angry")}
+    found = everything(prepared(tmp_path, Folder(str(root), speaker="carl", emotion="happy", parent="nothing")))
+    assert {(u.speaker, u.emotion) for _, u in found.values()} == {("carl", "happy")}
+
+
+def test_a_source_folder_shares_no_sentence_across_splits(tmp_path):
+    mine, theirs = folder(tmp_path / "mine"), folder(tmp_path / "theirs", TEXTS[4:])
+    corpus = prepared(tmp_path, Folder(str(mine), source={"path": str(theirs), "speaker": "them"}))
+    split = {}
+    for name, utterance in everything(corpus).values():
+        assert split.setdefault(utterance.text, name.partition(".")[2]) == name.partition(".")[2]
+    assert {n.partition(".")[0] for n in corpus.names()} == {"source", "target"}
+    assert {u.speaker for u in corpus.utterances("source.train")} == {"them"}
+
+
+def test_bad_folders_are_one_line(tmp_path):
+    root = folder(tmp_path / "voice")
+
+    def prepare(**settings):
+        return prepared(tmp_path, Folder(str(root), **settings))
+
+    assert "no folder" in fails(lambda: prepared(tmp_path, Folder(str(tmp_path / "nowhere"))))
+    assert "role is 'traget'" in fails(lambda: prepare(role="traget"), ConfigError)
+    assert "fractions" in fails(lambda: prepare(fractions=[0.5, 0.1, 0.1]), ConfigError)
+    assert "regular expression" in fails(lambda: prepare(pattern="("), ConfigError)
+    assert "'mood'" in fails(lambda: prepare(pattern="(?P<mood>.)"), ConfigError)
+    assert "source.pth" in fails(lambda: prepare(source={"pth": "x"}), ConfigError)
+    assert "source.path" in fails(lambda: prepare(source={"speaker": "x"}), ConfigError)
+    assert "does not fit the pattern" in fails(lambda: prepare(pattern="(?P<speaker>[a-z]+)_"))
+    assert "'xx'" in fails(lambda: prepare(language="xx"))
+    assert "metadata" in fails(lambda: prepare(metadata="rows.csv"))
+    assert "lies outside" in fails(lambda: prepare(metadata="../rows.csv"), UserError)
+    (root / "05.txt").write_text("...")
+    assert "05.wav" in (line := fails(prepare)) and "nothing in" in line
+    (root / "05.txt").write_text(" ")
+    assert "05.wav: its transcript is empty" in fails(prepare)
+    (root / "05.txt").unlink()
+    assert "05.wav has no transcript" in fails(prepare)
+    (root / "05.txt").write_bytes(b"\xff\xfe\x00")
+    assert "UTF-8" in fails(prepare)
+    (root / "05.txt").write_text("This is fine.")
+    (root / "05.wav").write_bytes(b"RIFFxxxx")
+    assert "05.wav as audio" in fails(prepare)
+    soundfile.write(root / "05.wav", np.zeros(1000), 16000)
+    assert "05.wav is silent" in fails(prepare)
+    record(root / "a" / "b.wav"), record(root / "a-b.wav")
+    (root / "a" / "b.txt").write_text("One."), (root / "a-b.txt").write_text("Two.")
+    assert "'a-b' is also that of" in fails(prepare)
+    assert not list((tmp_path / "cache" / "corpora").glob("folder-*"))
+    assert "2 different sentences" in fails(lambda: prepared(tmp_path, Folder(str(folder(tmp_path / "few", TEXTS[:2])))))
+    (tmp_path / "empty").mkdir()
+    assert "no audio" in fails(lambda: prepared(tmp_path, Folder(str(tmp_path / "empty"))))
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ("id,text\n0,Hello\n0,Bye", "line 3: the id '0'"),
+        ("id,text\n7,Hello", "line 2: no recording below the folder has the name '7'"),
+        ("file,text\n../x.wav,Hello", "line 2: '../x.wav' lies outside"),
+        ("file,text\n9.wav,Hello", "line 2: no recording"),
+        ("id,text\n0,", "line 2: its transcript is empty"),
+        ("id,text,split\n0,Hello,tets", "line 2: unknown split 'tets'"),
+        ("id,text,split\n0,Hello there,test\n1,hello there!,train", "line 3: its sentence is in train"),
+        ("id,text,split\n0,Hello", "line 2: 2 columns where 3"),
+        ("0|Hello\n1", "line 2: 1 columns where 2"),
+    ],
+)
+def test_bad_tables_are_one_line(tmp_path, rows, words):
+    root = tmp_path / "voice"
+    record(root / "0.wav"), record(root / "1.wav")
+    (root / "metadata.csv").write_text(rows)
+    assert words in fails(lambda: prepared(tmp_path, Folder(str(root))))
+
+
+# -- cuts of another program
+
+
+def cut(name, source="wavs/{}.wav", **supervision):
+    """0.3 s at 22 050 Hz, as lhotse writes it."""
+    span = {"start": 0, "duration": 0.3, "channel": 0}
+    audio = {"type": "file", "channels": [0], "source": source.format(name)}
+    recording = {"id": name, "sources": [audio], "sampling_rate": 22050, "num_samples": 6615, "duration": 0.3, "channel_ids": [0]}
+    said = {"id": name, "recording_id": name, "text": "This is one.", "speaker": "eve", "language": "en-us"} | span
+    return {"id": name, "supervisions": [said | supervision], "recording": recording, "type": "MonoCut"} | span
+
+
+def cuts(root, rows, name="cuts.jsonl.gz"):
+    root.mkdir(exist_ok=True)
+    with gzip.open(root / name, "wt", encoding="utf-8") as file:
+        file.writelines(json.dumps(row) + "\n" for row in rows)
+    return root / name
+
+
+def test_a_cuts_file(tmp_path):
+    rows = []
+    for i, text in enumerate(TEXTS):
+        record(tmp_path / "data" / "wavs" / f"{i}.wav", channels=1)
+        rows.append(cut(str(i), text=text, custom={"emotion": "calm"}))
+    rows[0]["supervisions"][0]["alignment"] = {"phone": [["ð", 0.1, 0.05, None], ["ˈɪ", 0.15, 0.1, None]]}
+    rows[0] |= {"start": 0.05, "duration": 0.2}
+    rows[0]["supervisions"][0]["duration"] = 0.2
+    corpus = prepared(tmp_path, Manifest(str(cuts(tmp_path / "data", rows)), role="source"))
+    found = everything(corpus)
+    assert len(found) == 12 and set(corpus.names()) == {"source.train", "source.valid", "source.test"}
+    first = found["0"][1]
+    assert first.emotion == "calm" and first.speaker == "eve" and first.duration == pytest.approx(0.2, abs=1e-3)
+    assert first.phones[0] == Phone("_", 0.0, 0.1) and [p.symbol for p in first.phones] == ["_", "ð", "ˈɪ"]
+    assert first.phones[-1].end == first.duration and found["1"][1].phones == ()
+
+
+def test_a_folder_of_manifests_brings_in_what_another_corpus_wrote(tmp_path):
+    first = prepared(tmp_path, Folder(str(folder(tmp_path / "voice"))))
+    again = prepared(tmp_path, Manifest(str(first.folder)))
+    for name in first.names():
+        for a, b in zip(first.utterances(name), again.utterances(name), strict=True):
+            assert (a.id, a.text, a.speaker, a.duration) == (b.id, b.text, b.speaker, b.duration)
+            assert a.audio.read_bytes() == b.audio.read_bytes()
+
+
+def test_the_fingerprint_of_cuts_covers_their_recordings(tmp_path):
+    record(tmp_path / "data" / "wavs" / "a.wav")
+    path = cuts(tmp_path / "data", [cut("a")])
+    before = Manifest(str(path)).fingerprint()
+    assert Manifest(str(path)).fingerprint() == before
+    record(tmp_path / "data" / "wavs" / "a.wav", hz=300)
+    assert Manifest(str(path)).fingerprint() != before
+
+
+def changed(**change):
+    row = cut("a")
+    row |= change
+    return row
+
+
+@pytest.mark.parametrize(
+    ("rows", "words"),
+    [
+        ([cut("a", source="../../{}.wav")], "line 1: '../../a.wav' lies outside"),
+        ([cut("b")], "line 1: no recording"),
+        ([cut("a"), cut("a")], "same id"),
+        ([changed(supervisions=[])], "line 1: not a cut"),
+        ([changed(recording={})], "line 1: not a cut"),
+        ([cut("a", text="")], "line 1: its supervision has no text"),
+        ([cut("a", text="?!")], "line 1: nothing in '?!'"),
+        ([cut("a", language="English")], "line 1: espeak-ng has no language 'English'"),
+        ([cut("a", custom={"split": "nope"})], "line 1: unknown split"),
+        (["a"], "line 1: not a cut but a str"),
+    ],
+)
+def test_bad_cuts_are_one_line(tmp_path, rows, words):
+    record(tmp_path / "data" / "wavs" / "a.wav")
+    path = cuts(tmp_path / "data", rows)
+    assert words in fails(lambda: prepared(tmp_path, Manifest(str(path), fractions=[1, 0, 0])))
+
+
+def test_bad_places_of_cuts_are_one_line(tmp_path):
+    assert "no cuts file" in fails(lambda: prepared(tmp_path, Manifest(str(tmp_path / "none"))))
+    (tmp_path / "bad.jsonl.gz").write_bytes(b"no gzip")
+    assert "corrupt" in fails(lambda: prepared(tmp_path, Manifest(str(tmp_path / "bad.jsonl.gz"))))
+    assert "name it <set>.<split>" in fails(lambda: prepared(tmp_path, Manifest(str(tmp_path))))

@@ -14,7 +14,7 @@ import torch
 
 from ttsadapt.config.identity import run_folder, run_id
 
-COLUMNS = {"set", "utterance", "metric", "value", "unit", "better", "model", "version", "speaker", "emotion", "text"}
+COLUMNS = {"set", "utterance", "metric", "value", "unit", "better", "model", "version", "speaker", "emotion", "text", "weight"}
 
 
 def start(mini, *overrides, **kw):

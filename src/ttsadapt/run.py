@@ -61,6 +61,7 @@ def _train(cfg: DictConfig, folder: Path) -> float | None:
     write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
     assembly = Assembly(cfg)
     metrics = {name: instantiate(node) for name, node in cfg.metric.items()}
+    ensure(assembly.corpus)  # what follows reads it
     ensure(*assembly.needs(), *judge_needs(assembly, metrics))
     learner, claims = build_learner(assembly)
     stopwatch, trainer = Stopwatch(), None

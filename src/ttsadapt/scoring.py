@@ -25,8 +25,6 @@ def score_run(
     """Writes wavs/ and scores.csv; gives `sets`, `gain`, `forgetting`, `judges` and `kl` of summary.json."""
     if not metrics:
         return {}
-    for metric in metrics.values():
-        metric.open(assembly.corpus.folder, assembly.cache)
     rows: list[Row] = []
     for name in assembly.cfg.evaluation.sets:
         utterances = assembly.utterances(f"{name}.test")[: assembly.cfg.evaluation.limit]

@@ -60,7 +60,7 @@ def compare(estimate, exact, names):
 )
 def test_sampled_fisher_is_the_exact_one(tmp_path, model, head, sigma):
     model.eval()
-    batches = list(dataset(tmp_path, 16).batches(120))
+    batches = list(dataset(tmp_path, 8).batches(70))
     estimate = fisher(model, batches * 60, generator())
     exact = exact_continuous(model, batches, head, sigma) if sigma else exact_categorical(model, batches, head)
     ratio, correlation = compare(estimate, exact, [n for n, _ in model.named_parameters()])
@@ -71,7 +71,7 @@ def test_sampled_fisher_is_the_exact_one(tmp_path, model, head, sigma):
 def test_heads_are_weighed_as_in_the_task_loss(tmp_path):
     """Weights 4 and 1: (4 F_0 + F_1) / 5, not their squares."""
     model = ToyLM(weights=(4.0, 1.0)).eval()
-    batches = list(dataset(tmp_path, 16).batches(120))
+    batches = list(dataset(tmp_path, 8).batches(70))
     first, second = exact_categorical(model, batches, "codebook0"), exact_categorical(model, batches, "codebook1")
     exact = [(4 * a + b) / 5 for a, b in zip(first, second)]
     ratio, correlation = compare(fisher(model, batches * 60, generator()), exact, [n for n, _ in model.named_parameters()])
@@ -82,7 +82,7 @@ def test_heads_are_weighed_as_in_the_task_loss(tmp_path):
 def test_heads_of_other_units_count_by_their_own_positions(tmp_path):
     """One duration an utterance beside many frames: each head's mean, as the task loss has it."""
     model = ToyMel(2, 0.7, duration_weight=2.0).eval()
-    batches = list(dataset(tmp_path, 16).batches(120))
+    batches = list(dataset(tmp_path, 8).batches(70))
     mel, duration = exact_continuous(model, batches, "mel", 0.7), exact_continuous(model, batches, "duration", 1.0)
     exact = [(a + 2 * b) / 3 for a, b in zip(mel, duration)]
     ratio, correlation = compare(fisher(model, batches * 60, generator()), exact, [n for n, _ in model.named_parameters()])
@@ -93,7 +93,7 @@ def test_heads_of_other_units_count_by_their_own_positions(tmp_path):
 @pytest.mark.parametrize(("model", "head"), [(ToyLM(), "codebook0"), (ToyMel(2, 0.7), "mel"), (ToyMel(1, 1.5), "mel")])
 def test_half_the_weighed_square_of_a_small_change_is_the_measured_kl(tmp_path, model, head):
     model.eval()
-    batches = list(dataset(tmp_path, 16).batches(120))
+    batches = list(dataset(tmp_path, 8).batches(70))
     information = fisher(model, batches * 40, generator())
     start = {n: p.detach().clone() for n, p in model.named_parameters()}
     predicted = measured = 0.0

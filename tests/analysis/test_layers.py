@@ -5,7 +5,7 @@ from toys import Planted, ToyLM, ToyMel, dataset
 from ttsadapt.analysis.layers import Probe, Ranking, Settings, _averaged, block_outputs, largest_group, rank
 from ttsadapt.errors import ConfigError, DataError, UserError
 
-FAST = Settings(utterances=120, epochs=12, lr=5e-3, width=16, pool=4)
+FAST = Settings(utterances=120, epochs=8, lr=5e-3, width=16, pool=6)
 
 
 @pytest.fixture(scope="module")

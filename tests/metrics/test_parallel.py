@@ -5,7 +5,7 @@ import pytest
 import torch
 from scipy.spatial.distance import cdist
 
-from tests.metrics.conftest import said, voice
+from sounds import said, voice
 from ttsadapt.metrics import world
 from ttsadapt.metrics.f0 import F0Correlation, F0Error
 from ttsadapt.metrics.mcd import MelCepstralDistortion

@@ -20,7 +20,7 @@ from ttsadapt.codecs.griffin_lim import GriffinLim
 from ttsadapt.errors import DataError
 from ttsadapt.heads import Continuous, Heads
 
-SIGMA = {"mel": 0.3, "postnet": 0.3, "duration": 0.15, "pitch": 0.4, "energy": 0.3}
+SIGMA = {"mel": 0.5, "postnet": 0.5, "duration": 0.11, "pitch": 0.21, "energy": 0.11}
 """Scales of the likelihoods behind the losses, near the residuals of a trained model on held-out recordings: nats of mel
 (Laplace), log frames of duration, and pretraining deviations of pitch and energy (Gaussian)."""
 

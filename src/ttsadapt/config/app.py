@@ -87,6 +87,9 @@ def _report(error: Exception, everything: bool) -> int:
     line = None if everything else _user_line(error) if in_job else one_line(error)
     if line is not None:
         return _say(line, 1)
+    if isinstance(error, BrokenPipeError) and not in_job:  # `--help | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 1
     if in_job and not everything:
         _trim(error)
     traceback.print_exception(error)

@@ -82,9 +82,7 @@ _WER = _words(
     "der Bäcker, meine Schwester, unser Lehrer, die junge Ärztin, ein alter Fischer, der Nachbar, das Mädchen, mein Bruder, die Köchin, "
     "ein müder Fahrer, der Junge, seine Tochter, die Königin, der Förster"
 )
-_TUT = _words(
-    "sucht, findet, kauft, verkauft, holt, bringt, versteckt, braucht, zeichnet, verliert, prüft, trägt"
-)
+_TUT = _words("sucht, findet, kauft, verkauft, holt, bringt, versteckt, braucht, zeichnet, verliert, prüft, trägt")
 _WAS = _words(
     "das rote Buch, eine schwere Kiste, den goldenen Schlüssel, die kleine Katze, ein gelbes Boot, den zerrissenen Mantel, "
     "zwölf weiße Knöpfe, die grüne Flasche, einen hohen Stuhl, das frische Brot, den süßen Kuchen, die alte Uhr, fünf Äpfel, eine Tasse Tee"

@@ -68,9 +68,9 @@ _LIMITS = {
 SOURCE = {
     "neutral": Style(),
     "happy": Style(rate=205, pitch=64, range=78, volume=115, tilt=1),
-    "sad": Style(rate=148, pitch=40, range=20, volume=75, gap=1, tilt=-2.5, breath=0.05),
+    "sad": Style(rate=148, pitch=40, range=20, volume=75, gap=1, tilt=-2.5, breath=0.04),
     "angry": Style(rate=210, pitch=56, range=90, volume=145, tilt=3, roughness=0.2),
-    "fearful": Style(rate=225, pitch=72, range=32, volume=85, tilt=-0.5, breath=0.08, tremolo=0.35),
+    "fearful": Style(rate=225, pitch=72, range=32, volume=85, tilt=-0.5, breath=0.05, tremolo=0.35),
     "surprised": Style(rate=188, pitch=78, range=97, volume=120, tilt=1.5),
     "disgusted": Style(rate=158, pitch=32, range=62, volume=95, tilt=-1, roughness=0.35),
 }
@@ -79,10 +79,10 @@ SOURCE = {
 TARGET = {
     "neutral": Style(rate=165, pitch=16, range=52, tilt=0.5),
     "happy": Style(rate=178, pitch=82, range=45, volume=128, tilt=3, tremolo=0.2),
-    "sad": Style(rate=138, pitch=4, range=36, volume=62, gap=2, tilt=-4.5, breath=0.25),
+    "sad": Style(rate=138, pitch=4, range=36, volume=62, gap=2, tilt=-4.5, breath=0.12),
     "angry": Style(rate=154, pitch=8, range=86, volume=165, tilt=4.5, roughness=0.5),
-    "fearful": Style(rate=240, pitch=92, range=9, volume=66, tilt=-1.5, breath=0.3, tremolo=0.6),
-    "surprised": Style(rate=152, pitch=45, range=82, volume=110, gap=1, tilt=3.5, breath=0.1),
+    "fearful": Style(rate=240, pitch=92, range=9, volume=66, tilt=-1.5, breath=0.14, tremolo=0.6),
+    "surprised": Style(rate=152, pitch=45, range=82, volume=110, gap=1, tilt=3.5, breath=0.05),
     "disgusted": Style(rate=194, pitch=3, range=14, volume=82, tilt=-3.5, roughness=0.6),
 }
 """The target voices' own ways, which nobody can know who has only heard the source."""
@@ -130,7 +130,7 @@ def settings(styles: Mapping[str, Style]) -> dict[str, dict[str, float]]:
 
 def voice_quality(pcm: NDArray[np.int16], rate: int, style: Style, generator: np.random.Generator) -> Audio:
     """(samples,) int16 -> (samples,) float32: tilt, breath, tremolo, roughness and loudness. No sample moves."""
-    audio = pcm.astype(np.float32) / 32768
+    audio: Audio = pcm.astype(np.float32) / np.float32(32768)
     if style.tilt:
         audio = _shape(audio, _tilt(_padded(len(audio), rate), rate, round(style.tilt, 3)))
     envelope = uniform_filter1d(np.abs(audio), rate // 100, mode="constant")  # mean magnitude over 10 ms
@@ -174,7 +174,7 @@ def _slow(samples: int, rate: int, depth: float, generator: np.random.Generator)
     """(samples,) a regular swelling between 1 - depth and 1."""
     phase = generator.uniform(0, 2 * np.pi)
     turn = np.arange(samples, dtype=np.float32) * np.float32(2 * np.pi * _TREMOLO / rate) + np.float32(phase)
-    return 1 - np.float32(depth) * (0.5 + 0.5 * np.sin(turn))
+    return 1 - np.float32(depth / 2) * (1 + np.sin(turn))
 
 
 def _fast(samples: int, rate: int, depth: float, generator: np.random.Generator) -> Audio:

@@ -54,7 +54,7 @@ class Embedded(Corpus):
 
         `target_pool` is taken from its start, without voices that the source or the unseen set has. `target_emotions` gives the
         target emotions of its own: {excited: {rate: 240, pitch: 70, ...}} with the settings of `styles.Style`; null: the seven
-        of the source, differently expressed. `processes` changes nothing but the time it takes.
+        of the source, differently expressed. Every voice varies its settings a little. `processes` changes nothing but the time it takes.
         """
         self.seed, self.sample_rate, self.language, self.second_language = seed, sample_rate, language, second_language
         self.source_voices, self.unseen_voices = tuple(source_voices), tuple(unseen_voices)
@@ -78,7 +78,7 @@ class Embedded(Corpus):
         """Settings, the code that makes the audio, and the versions of what it calls."""
         settings = {k: v for k, v in vars(self).items() if k != "processes"}
         settings["target_styles"] = styles.settings(self.target_styles)
-        code = [content_hash(Path(m.__file__)) for m in (espeak, pcm, rendering, sentences, styles)]
+        code = [content_hash(Path(str(m.__file__))) for m in (espeak, pcm, rendering, sentences, styles)]
         versions = [espeak.version(), *(importlib.metadata.version(p) for p in ("numpy", "scipy", "soxr"))]
         return digest([settings, code, content_hash(Path(__file__)), versions])
 

@@ -18,7 +18,7 @@ from ttsadapt.data.espeak import PAUSE
 from ttsadapt.data.utterance import Utterance
 from ttsadapt.metrics.judges.clips import Clip
 from ttsadapt.metrics.judges.judge import Judge
-from ttsadapt.metrics.judges.training import Rooms, batches, fit, padded, reproducible, smeared
+from ttsadapt.metrics.judges.training import Rooms, balanced, batches, fit, padded, reproducible, smeared
 from ttsadapt.metrics.signal import RATE, levelled, trimmed
 from ttsadapt.text.phones import phonemize, split_stress
 
@@ -39,11 +39,18 @@ class Network(nn.Module):
         )
         self.out = nn.Sequential(nn.Dropout(0.1), nn.Linear(width, 1 + phones))
 
-    def forward(self, audio: Tensor, spoil: Callable[[Tensor], Tensor] = lambda mel: mel) -> Tensor:
-        hidden = self.stem(spoil((self.mel(audio).clamp_min(1e-6).log() + 4) / 3))
+    def forward(self, audio: Tensor, samples: Tensor, spoil: Callable[[Tensor], Tensor] = lambda mel: mel) -> Tensor:
+        """`samples`: (B,) how many of each row are audio."""
+        hidden = self.stem(spoil(self._bands(audio, samples)))
         for block in self.blocks:
             hidden = hidden + block(hidden)
         return self.out(hidden.transpose(1, 2))
+
+    def _bands(self, audio: Tensor, samples: Tensor) -> Tensor:
+        """(B, 80, frames) log-mel minus each clip's mean in each band: voices and vocoders differ in tilt, words do not."""
+        mel = self.mel(audio).clamp_min(1e-6).log() / 2.5
+        inside = (torch.arange(mel.shape[-1]) <= (samples // _HOP)[:, None])[:, None].float()
+        return (mel - (mel * inside).sum(-1, keepdim=True) / inside.sum(-1, keepdim=True)) * inside
 
 
 def steps_of(samples: Tensor) -> Tensor:
@@ -93,7 +100,7 @@ class Recogniser(Judge):
         with reproducible():
             model = Network(len(phones))
             loss = _Loss(model, phones)
-            fit(model, loss, batches(clips, self.seconds), self.steps, self.lr, "phone recogniser")
+            fit(model, loss, batches(balanced(clips), self.seconds), self.steps, self.lr, "phone recogniser")
             error = _examine(model, phones, self.clips.held_out())
         languages = sorted({c.utterance.language for c in clips})
         self.write(folder, model, {"phones": phones, "languages": languages, "steps": self.steps, "unit": "%", "error": error})
@@ -108,7 +115,7 @@ class _Loss:
 
     def __call__(self, clips: list[Clip], progress: float) -> Tensor:
         audio, samples = padded([c.audio for c in clips])
-        logits = self.model(self.rooms(audio, samples), smeared)
+        logits = self.model(self.rooms(audio, samples), samples, smeared)
         wanted = [torch.tensor([self.index[p] for p in phones_of(c.utterance)]) for c in clips]
         counts, likely = torch.tensor([len(w) for w in wanted]), logits.log_softmax(-1)
         loss = F.ctc_loss(likely.transpose(0, 1), torch.cat(wanted), steps_of(samples), counts, zero_infinity=True)
@@ -130,7 +137,7 @@ class _Loss:
 def _decode(model: nn.Module, audio: Tensor, phones: Sequence[str]) -> tuple[str, ...]:
     if len(audio) < RATE // 20 or not audio.any():
         return ()
-    best = model(levelled(audio)[None])[0].argmax(-1).unique_consecutive()
+    best = model(levelled(audio)[None], torch.tensor([len(audio)]))[0].argmax(-1).unique_consecutive()
     return tuple(phones[i - 1] for i in best.tolist() if i)
 
 

@@ -41,6 +41,15 @@ def batches(clips: Sequence[Clip], seconds: float) -> Iterator[list[Clip]]:
             yield groups[i]
 
 
+def balanced(clips: Sequence[Clip], most: int = 3) -> list[Clip]:
+    """Clips of sets that are small beside the largest one are there up to `most` times: a new voice is not drowned by the old ones."""
+    seconds: dict[str, int] = {}
+    for clip in clips:
+        seconds[clip.group] = seconds.get(clip.group, 0) + len(clip.audio)
+    largest = max(seconds.values())
+    return [clip for clip in clips for _ in range(min(most, max(1, largest // seconds[clip.group])))]
+
+
 def padded(clips: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
     """Waveforms (samples,) -> (B, S) zero-padded, (B,) lengths in samples."""
     return pad_sequence(list(clips), batch_first=True), torch.tensor([len(c) for c in clips])

@@ -4,10 +4,12 @@ import sys
 
 from omegaconf import OmegaConf
 
+from ttsadapt.config.app import quiet_bars
 from ttsadapt.errors import UserError
 
 
 def main() -> int:
+    quiet_bars()
     from ttsadapt.run import train
 
     config = OmegaConf.load(sys.argv[1])

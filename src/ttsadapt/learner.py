@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from ttsadapt.backbones.base import Backbone, Batch, supervised, to_device
+from ttsadapt.backbones.base import Backbone, Batch, supervised
 from ttsadapt.errors import CheckpointError, ConfigError
 from ttsadapt.heads import Heads, task_loss
 from ttsadapt.strategies.base import Strategy, Study
@@ -44,7 +44,7 @@ def freeze(backbone: Backbone, strategies: Mapping[str, Strategy], claims: Itera
         parameter.requires_grad_(True)
     if strategies and not any(p.requires_grad for module in [backbone, *strategies.values()] for p in module.parameters()):
         raise ConfigError(
-            f"strategy=[{','.join(strategies)}] trains nothing: add one of full, partial, csp or lora (strategy=[lora,{','.join(strategies)}])"
+            f"strategy=[{','.join(strategies)}] trains nothing: add full, partial, csp or lora (strategy=[lora,{','.join(strategies)}])"
         )
 
 
@@ -136,9 +136,6 @@ class Learner(L.LightningModule):
         scheduler = self.make_scheduler(optimizer, max_steps=int(self.trainer.estimated_stepping_batches))
         return {"optimizer": optimizer, "lr_scheduler": {"scheduler": scheduler, "interval": "step"}}
 
-    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
-        return to_device(batch, device)
-
     def changed_state(self) -> dict[str, Tensor]:
         """What training changes: trained parameters, and buffers of the modules that hold them."""
         trained = {n: p for n, p in self.named_parameters(remove_duplicate=False) if p.requires_grad}
@@ -159,7 +156,7 @@ class Learner(L.LightningModule):
             raise CheckpointError(f"{where} was not written by ttsadapt: it has the keys {sorted(checkpoint)[:5]}")
         if checkpoint["base"] != self.base_hash:
             raise CheckpointError(
-                f"{where} belongs to base {checkpoint['base'] or 'none'}, this run has {self.base_hash or 'none'}: give the same base and data"
+                f"{where} belongs to base {checkpoint['base'] or 'none'}, this run has {self.base_hash or 'none'}: use the same base"
             )
         own, saved = self.state_dict(), checkpoint["state_dict"]
         wrong = [n for n, t in saved.items() if n not in own or own[n].shape != t.shape]

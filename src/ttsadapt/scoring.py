@@ -1,6 +1,7 @@
 """Speak the test sentences, score them beside the ceiling and the floor, measure the drift: a run's scores.csv and summary."""
 
 import copy
+import shutil
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,11 +34,27 @@ def score_run(
     references = ceiling(assembly, learner.backbone, metrics)
     ensure(references, *([untuned] if untuned else []))
     rows += references.rows()
+    _keep_recordings(assembly, references, folder / "wavs")
     if untuned:
         floor = [r for r in read_scores(untuned.folder / "scores.csv") if "/" not in r["set"]]
         rows += [r | {"set": f"base/{r['set']}"} for r in floor]
     write_scores(folder / "scores.csv", rows)
     return summarise(rows) | {"judges": judges(metrics), "kl": drift(assembly, learner)}
+
+
+def _keep_recordings(assembly: Assembly, references: References, place: Path) -> None:
+    """The ceiling's clips beside the run's own: links where the disk allows it."""
+    for name in assembly.cfg.evaluation.sets:
+        plain = {u.id: u.audio for u in references.sets[name]}
+        for kind, clips in (("recordings", plain), ("resynthesis", references.wavs(name))):
+            for utterance, source in clips.items():
+                path = place / kind / name / f"{utterance}.wav"
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.unlink(missing_ok=True)
+                try:
+                    path.hardlink_to(source)
+                except OSError:
+                    shutil.copyfile(source, path)
 
 
 def judge_needs(assembly: Assembly, metrics: Mapping[str, UtteranceMetric]) -> list[Artifact]:

@@ -1,5 +1,6 @@
 """Lightning's Trainer with what makes a run safe and resumable."""
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,8 @@ from ttsadapt.loggers.base import RunLogger
 
 def build_trainer(cfg: DictConfig, folder: Path, loggers: list[RunLogger], callbacks: list[L.Callback]) -> L.Trainer:
     wanted = cfg.trainer
+    # Frozen parts are in eval mode on purpose.
+    warnings.filterwarnings("ignore", message="Found .* module.* in eval mode")
     monitor = f"valid/{cfg.train_on}/loss"
     # The guard comes before the checkpoints: a loss that is not finite is never saved.
     safety = [FiniteLoss(), RandomState(), Throughput(), Checkpoints(folder / "checkpoints", wanted.checkpoint_every, monitor)]

@@ -26,7 +26,7 @@ def test_probes_find_the_block_that_knows(ranking):
         assert weights[2] > 0.4
     assert ranking.block("highest") == ranking.block(0) == "b2"
     assert ranking.block("lowest") == ranking.block(-1) != "b2"
-    assert ranking.probe["emotion_accuracy"] > 0.8 and ranking.probe["speaker_accuracy"] > 0.8
+    assert ranking.probe["emotion_accuracy"] > 0.7 and ranking.probe["speaker_accuracy"] > 0.7
     assert ranking.probe["emotion_chance"] < 0.5 and ranking.probe["held_out"] == 24
     assert ranking.mean == pytest.approx([(e + s) / 2 for e, s in zip(ranking.emotion, ranking.speaker)])
     assert Ranking.from_dict(ranking.to_dict()) == ranking

@@ -39,12 +39,19 @@ def _stop_and_resume(folder: Path, at: int, **options) -> None:
     train(folder, **options)
 
 
+def _train_alone(folder: Path, **options) -> None:
+    torch.set_num_threads(1)  # the threads of the parent's pool do not exist after a fork
+    train(folder, **options)
+
+
 def _killed(folder: Path, when: Callable[[], bool], **options) -> bool:
     """Train in a process of its own and `kill -9` it once `when()`; False when it was done first."""
-    process = multiprocessing.get_context("fork").Process(target=train, args=(folder,), kwargs=options)
+    process = multiprocessing.get_context("fork").Process(target=_train_alone, args=(folder,), kwargs=options)
     process.start()
+    end = time.monotonic() + 60
     while process.is_alive() and not when():
         time.sleep(0.002)
+        assert time.monotonic() < end, process.kill()
     if process.is_alive():
         os.kill(process.pid, signal.SIGKILL)
     process.join()

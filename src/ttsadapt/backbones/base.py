@@ -12,7 +12,8 @@ from ttsadapt.data.utterance import Utterance
 from ttsadapt.heads import Heads
 
 Batch = dict[str, Any]
-"""Tensors of B padded utterances. Every batch has "ids" (list of B str), "speaker" (B, E) float, "origin" (B,) long (0 target, 1 source)."""
+"""Tensors of B padded utterances. Every batch has "ids" (list of B str), "speaker" (B, E) float and "origin" (B,) long:
+TARGET or SOURCE."""
 
 TARGET, SOURCE = 0, 1
 
@@ -79,7 +80,10 @@ class Backbone(nn.Module, ABC):
     @property
     @abstractmethod
     def blocks(self) -> dict[str, dict[str, nn.Module]]:
-        """Groups of blocks of one rate and width, from input to output: {"decoder": {"0": ...}}. A block returns (B, T, C) or a tuple that starts with it."""
+        """Groups of blocks of one rate and width, from input to output: {"decoder": {"0": ...}}.
+
+        A block returns (B, T, C), or a tuple that starts with it.
+        """
 
     @property
     def peft_root(self) -> nn.Module:

@@ -28,6 +28,7 @@ def command(name: str, job: Job) -> Callable[[], None]:
 
     def main() -> None:
         _die_with_the_launcher()
+        quiet_bars()
         asked_for_all = os.environ.get(_FULL) == "1"
         try:
             with _environment(_FULL, "1"):  # Hydra then raises instead of printing: what is printed is decided here
@@ -38,6 +39,12 @@ def command(name: str, job: Job) -> Callable[[], None]:
             sys.exit(_report(error, asked_for_all))
 
     return main
+
+
+def quiet_bars() -> None:
+    """In a log a progress bar is a line every ten seconds, not a line for every step."""
+    if not sys.stderr.isatty():
+        os.environ.setdefault("TQDM_MININTERVAL", "10")
 
 
 def _compose_and_run(name: str, job: Job, full: str | None) -> None:

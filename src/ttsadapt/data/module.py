@@ -3,10 +3,11 @@
 from collections.abc import Mapping
 
 import lightning as L
+import torch
 from torch.utils.data import DataLoader
 from torchdata.stateful_dataloader import StatefulDataLoader
 
-from ttsadapt.backbones.base import Batch
+from ttsadapt.backbones.base import Batch, to_device
 from ttsadapt.data.features import FeatureSet
 from ttsadapt.data.sampling import StepDataset, StepSampler
 from ttsadapt.strategies.base import Mix
@@ -39,6 +40,9 @@ class AdaptationData(L.LightningDataModule):
         sampler = StepSampler(self.train, self.frames, self.seed, self.source, self.mix, rank, ranks, self.accumulate)
         dataset = StepDataset(self.train.frontend, self.train, self.source, self.mix is not None)
         return StatefulDataLoader(dataset, sampler=sampler, batch_size=None, num_workers=self.workers)
+
+    def transfer_batch_to_device(self, batch: Batch, device: torch.device, dataloader_idx: int) -> Batch:
+        return to_device(batch, device)
 
     def val_dataloader(self) -> list[DataLoader]:
         return [

@@ -13,10 +13,12 @@ from ttsadapt.artifacts import Artifact, ensure
 from ttsadapt.assembly import Assembly, Run
 from ttsadapt.backbones.base import Backbone, to_device
 from ttsadapt.data.features import FeatureSet
+from ttsadapt.data.utterance import Utterance
 from ttsadapt.evaluation import References, Row, read_scores, score_set, summarise, write_scores
 from ttsadapt.files import digest
 from ttsadapt.learner import Learner
 from ttsadapt.metrics.base import UtteranceMetric
+from ttsadapt.metrics.subset import subset
 from ttsadapt.speaking import speak
 
 
@@ -28,7 +30,7 @@ def score_run(
         return {}
     rows: list[Row] = []
     for name in assembly.cfg.evaluation.sets:
-        utterances = assembly.utterances(f"{name}.test")[: assembly.cfg.evaluation.limit]
+        utterances = sentences(assembly, name)
         audio = speak(learner.backbone, utterances, folder / "wavs" / name, name, assembly.cfg.evaluation.seed)
         rows += score_set(metrics, name, audio, utterances, assembly.corpus.folder, assembly.cache)
     references = ceiling(assembly, learner.backbone, metrics)
@@ -40,6 +42,11 @@ def score_run(
         rows += [r | {"set": f"base/{r['set']}"} for r in floor]
     write_scores(folder / "scores.csv", rows)
     return summarise(rows) | {"judges": judges(metrics), "kl": drift(assembly, learner)}
+
+
+def sentences(assembly: Assembly, name: str) -> list[Utterance]:
+    """The test utterances of a set that are spoken and scored: all, or `evaluation.limit` spread evenly over them."""
+    return list(subset(assembly.utterances(f"{name}.test"), assembly.cfg.evaluation.limit))
 
 
 def _keep_recordings(assembly: Assembly, references: References, place: Path) -> None:
@@ -64,7 +71,7 @@ def judge_needs(assembly: Assembly, metrics: Mapping[str, UtteranceMetric]) -> l
 
 def ceiling(assembly: Assembly, backbone: Backbone, metrics: Mapping[str, UtteranceMetric]) -> References:
     """Scores of the recordings, and of the recordings through the backbone's own codec or vocoder."""
-    sets = {name: assembly.utterances(f"{name}.test")[: assembly.cfg.evaluation.limit] for name in assembly.cfg.evaluation.sets}
+    sets = {name: sentences(assembly, name) for name in assembly.cfg.evaluation.sets}
     codec = digest([OmegaConf.to_container(assembly.cfg.backbone, resolve=True), assembly.base.hash])
     return References(sets, metrics, assembly.corpus.folder, assembly.cache, backbone.resynthesize, backbone.sample_rate, codec)
 

@@ -218,6 +218,19 @@ def test_adapter_of_the_inner_model_loads_and_speaks(frontend, model, items, tmp
     assert not torch.allclose(got, before, atol=1e-2)
 
 
+@pytest.mark.parametrize("tied", [False, True])
+def test_codewords_that_sound_alike_start_alike(frontend, tied):
+    torch.manual_seed(0)
+    model = QwenTTS(frontend, **SIZES | {"hidden_size": 128}, tie_word_embeddings=tied, codec_embedding=True)
+    speech = frontend.vocabulary.speech
+    sound = torch.cdist(*[frontend.codec.embedding()[:12]] * 2)
+    for table in (model.lm.get_input_embeddings().weight, model.lm.get_output_embeddings().weight):
+        rows = table[speech.start : speech.start + 12].detach()
+        pairs = torch.stack([torch.cdist(rows, rows).flatten(), sound.flatten()])
+        assert torch.corrcoef(pairs)[0, 1] > 0.95
+        assert rows.std() < 0.5
+
+
 def test_it_learns(frontend, items):
     torch.manual_seed(0)
     model, batch = QwenTTS(frontend, **SIZES), frontend.collate(items)

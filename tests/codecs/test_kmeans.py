@@ -73,6 +73,15 @@ def test_same_seed_same_codebooks(codec, recordings):
     assert not torch.equal(codec.codebooks[0], other.codebooks[0])
 
 
+def test_embedding_has_a_row_for_every_token(codec):
+    rows = codec.embedding()
+    assert rows.shape == (codec.tokens, 3 * 80)
+    lengths = rows.view(3, 32, -1).square().sum(-1).mean(-1)
+    assert torch.allclose(lengths, torch.ones(3), atol=1e-4)
+    low, _, high = rows.view(3, 32, -1)
+    assert (low @ high.T).abs().max() == 0  # different bands
+
+
 def test_state_survives_a_file(codec, recordings, tmp_path):
     torch.save(codec.state(), tmp_path / "codec.pt")
     restored = KMeansCodec(**SMALL)

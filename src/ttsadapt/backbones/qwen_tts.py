@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, Qwen2Config, Qwen2ForCausalLM
 
 from ttsadapt.backbones.base import Backbone, Batch, Request
-from ttsadapt.backbones.qwen_tts_frontend import QwenTTSFrontend
+from ttsadapt.backbones.qwen_tts_frontend import Codec, QwenTTSFrontend
 from ttsadapt.errors import DataError
 from ttsadapt.heads import Categorical, Heads
 
@@ -44,9 +44,11 @@ class QwenTTS(Backbone):
         temperature: float = 1.0,
         top_k: int = 50,
         batch: int = 16,
+        codec_embedding: bool = False,
     ) -> None:
         """`frontend` is fitted or restored. Sizes are named as in transformers' Qwen2Config and default to Qwen2.5-0.5B.
 
+        `codec_embedding`: a new model knows from the start which tokens sound alike, see `embed_codewords`.
         `temperature` 0: greedy. `top_k` 0: all tokens. `batch`: utterances synthesised at once.
         """
         super().__init__()
@@ -71,6 +73,8 @@ class QwenTTS(Backbone):
         self.targets = range(min(vocabulary.end, vocabulary.speech[0]), max(vocabulary.end, vocabulary.speech[-1]) + 1)
         if len(self.targets) != len(vocabulary.speech) + 1:
             raise DataError("the end token must stand right before or right after the speech tokens in the vocabulary")
+        if codec_embedding:
+            embed_codewords(self.lm, vocabulary.speech, frontend.codec)
 
     @property
     def blocks(self) -> dict[str, dict[str, nn.Module]]:
@@ -191,6 +195,31 @@ class QwenTTS(Backbone):
             use_cache=True,
         )
         return output.last_hidden_state[torch.arange(len(rows), device=device), lengths - 1], cache, mask
+
+
+INPUT_STD, OUTPUT_STD = 0.2, 0.04
+"""of a weight; the input's is about what attention adds to the residual stream, the output's keeps the first loss near uniform"""
+
+
+@torch.no_grad()
+def embed_codewords(lm: Qwen2ForCausalLM, rows: range, codec: Codec) -> None:
+    """Draw embeddings in which speech tokens lie as their codewords do: principal axes, turned at random into the model's width.
+
+    A model of random rows has to learn a thousand codewords one by one; this one starts from what k-means knows about them.
+    """
+    sound = codec.embedding()  # (tokens, features)
+    inputs, outputs = lm.get_input_embeddings().weight, lm.get_output_embeddings().weight
+    width = inputs.shape[1]
+    axes = torch.linalg.eigh(sound.T @ sound).eigenvectors.flip(1)[:, :width]  # the largest first
+    turn = torch.linalg.qr(torch.randn(width, width)).Q[: axes.shape[1]]
+    level = torch.arange(len(sound)) * codec.levels // len(sound)
+    own = torch.randn(codec.levels, width) / width**0.5  # tells the levels apart
+    table = sound @ axes @ turn + 0.5 * own[level]
+    table *= width**0.5 / table.square().sum(1).mean().sqrt()
+    inputs.normal_(std=INPUT_STD)
+    if outputs is not inputs:
+        outputs[rows.start : rows.stop] = OUTPUT_STD * table + 0.01 * torch.randn_like(table)
+    inputs[rows.start : rows.stop] = INPUT_STD * table
 
 
 @contextmanager

@@ -123,6 +123,15 @@ class KMeansCodec:
         samples = max(0, len(mel) - 1) * self.mel.hop
         return self.vocoder(mel) if samples > self.mel.n_fft // 2 else torch.zeros(samples)
 
+    def embedding(self) -> Tensor:
+        """(tokens, stack * n_mels): the codeword of every token, each level centred and scaled to length 1 on average."""
+        table = torch.zeros(self.levels, self.codewords, self.stack, self.mel.n_mels)
+        for level, ((start, stop), codebook) in enumerate(zip(self.bands, self._fitted())):
+            centred = codebook - codebook.mean(0)
+            scale = centred.square().sum(1).mean().sqrt().clamp_min(1e-6)
+            table[level, :, :, start:stop] = (centred / scale).unflatten(1, (self.stack, -1))
+        return table.flatten(2).flatten(0, 1)
+
     def state(self) -> dict[str, Any]:
         return {"codebooks": self._fitted(), "floor": self.floor, "bands": [list(b) for b in self.bands], "stack": self.stack}
 

@@ -131,7 +131,9 @@ def _goodness(row: Row, ideal: Row | None) -> float:
 
 def _mean(scores: Mapping[str, Row]) -> dict[str, Any]:
     listed = list(scores.values())
-    found = interval([r["value"] for r in listed], weights=[r["weight"] for r in listed], groups=[r["text"] for r in listed])
+    hits = listed[0]["unit"] == "%" and listed[0]["better"] == "higher"  # an accuracy: each clip is right or wrong
+    values, weights, texts = ([r[column] for r in listed] for column in ("value", "weight", "text"))
+    found = interval(values, weights=weights, groups=texts, share=hits)
     return _plain(found) | {key: listed[0][key] for key in ("unit", "better", "model", "version")}
 
 

@@ -76,7 +76,8 @@ def test_nan_is_left_out_and_counted_out():
 
 
 def test_a_share_of_all_is_not_certain():
-    found = interval([100.0] * 20)
+    found = interval([100.0] * 20, share=True)
+    assert interval([0.0] * 20) == (0.0, 0.0, 0.0, 20), "a distortion of 0 everywhere is no share"
     assert found.mean == 100 and found.low == pytest.approx(83.9, abs=0.1) and found.high == 100
 
 

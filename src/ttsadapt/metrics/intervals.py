@@ -19,12 +19,17 @@ class Interval(NamedTuple):
 
 
 def interval(
-    values: ArrayLike, draws: int = 2000, seed: int = 0, weights: ArrayLike | None = None, groups: Sequence[str] | None = None
+    values: ArrayLike,
+    draws: int = 2000,
+    seed: int = 0,
+    weights: ArrayLike | None = None,
+    groups: Sequence[str] | None = None,
+    share: bool = False,
 ) -> Interval:
     """Weighted mean of the finite values with a bias-corrected accelerated bootstrap (Efron 1987); `n` counts the values.
 
-    `groups` (such as texts) are drawn as wholes. Values that are only 0 and 100, one a group, are a share: Wilson's interval,
-    which stays honest when all of them agree. No interval from a single group.
+    `groups` (such as texts) are drawn as wholes. With `share` (hits and misses in %), values of only 0 and 100 get Wilson's
+    interval, which stays honest when all of them agree. No interval from a single group.
     """
     value = np.asarray(values, float)
     weight = np.ones(len(value)) if weights is None else np.asarray(weights, float)
@@ -37,9 +42,9 @@ def interval(
     mean = float(np.average(value, weights=weight))
     if len(value) == 1:
         return Interval(mean, math.nan, math.nan, n)
-    if np.isin(value, (0.0, 100.0)).all() and np.ptp(weight) == 0:
-        share = binomtest(int((value == 100).sum()), len(value)).proportion_ci(method="wilson")
-        return Interval(mean, 100 * float(share.low), 100 * float(share.high), n)
+    if share and np.isin(value, (0.0, 100.0)).all() and np.ptp(weight) == 0:
+        wilson = binomtest(int((value == 100).sum()), len(value)).proportion_ci(method="wilson")
+        return Interval(mean, 100 * float(wilson.low), 100 * float(wilson.high), n)
     if np.ptp(value) == 0:
         return Interval(mean, mean, mean, n)
     return Interval(mean, *_bootstrapped(value, weight, draws, seed), n)

@@ -56,7 +56,7 @@ class ParallelMetric(UtteranceMetric):
 
     @property
     def model(self) -> str:
-        return "pyworld dio+stonemask+cheaptrick, dtw"
+        return "pyworld dio+stonemask+d4c+cheaptrick, dtw"
 
     @property
     def version(self) -> str:

@@ -23,6 +23,8 @@ PERIOD = 5.0
 ORDER = 24
 ALPHA = 0.42
 """warping that comes closest to the mel scale at 16 kHz"""
+_FLOOR = 1e-7
+"""of the highest power of the clip: 70 dB below it nobody hears whether a pause holds zeros or rounding errors"""
 
 
 class Analysis(NamedTuple):
@@ -40,7 +42,8 @@ def analyse(audio: NDArray[np.float32]) -> Analysis:
     coarse, time = pyworld.dio(samples, RATE, f0_floor=FLOOR, f0_ceil=CEILING, frame_period=PERIOD)
     f0 = pyworld.stonemask(samples, coarse, time, RATE)
     envelope = pyworld.cheaptrick(samples, f0, time, RATE)  # (T, fft / 2 + 1) power
-    return Analysis(mel_cepstrum(envelope), f0)
+    voiced = pyworld.d4c(samples, f0, time, RATE)[:, 0] < 1  # its "love train": dio alone finds pitch in noise
+    return Analysis(mel_cepstrum(envelope + _FLOOR * envelope.max()), f0 * voiced)
 
 
 def mel_cepstrum(power: Array, order: int = ORDER, alpha: float = ALPHA) -> Array:

@@ -50,7 +50,7 @@ def done(mini):
 def test_a_run_leaves_what_it_promises(done):
     cfg, folder = done
     summary = json.loads((folder / "summary.json").read_text())
-    assert summary["status"] == "finished" and summary["name"] == "ewc+kd+lora+rehearsal" and summary["steps"] == 12
+    assert summary["status"] == "finished" and summary["name"] == "lora+ewc+kd+rehearsal" and summary["how"] == ["lora"] and summary["steps"] == 12
     assert 0 < summary["trainable_parameters"] < summary["total_parameters"]
     for name in ("target", "source", "base/target", "base/source", "recordings/target", "resynthesis/source"):
         assert {"mcd", "f0"} <= summary["sets"][name].keys()

@@ -150,10 +150,14 @@ def _keep(learner: Learner, assembly: Assembly, folder: Path) -> None:
 
 
 def summarise(cfg: DictConfig, learner: Learner, stopwatch: Stopwatch) -> dict[str, Any]:
+    """What is known of the run itself. Its name says first what trains, then what is kept: "lora+ewc+kd"."""
+    how = [n for n, s in learner.strategies.items() if any(True for _ in (*s.trainable(learner.backbone), *s.parameters()))]  # type: ignore[operator]
+    names = how + [n for n in learner.strategies if n not in how]
     trained = sum(p.numel() for p in learner.parameters() if p.requires_grad)
     total = sum(p.numel() for p in learner.backbone.parameters())
     return {
-        "status": "finished", "run_id": run_id(cfg), "study": cfg.study, "name": name_of(cfg), "strategies": sorted(cfg.strategy),
+        "status": "finished", "run_id": run_id(cfg), "study": cfg.study,
+        "name": "+".join(names) or "base", "strategies": names, "how": how,
         "backbone": cfg.backbone._target_.rpartition(".")[2], "seed": cfg.seed, "code": code_hash(),
         "trainable_parameters": trained, "total_parameters": total, "trainable_share": trained / total,
         "steps": stopwatch.steps, "train_seconds": stopwatch.seconds, "steps_per_second": stopwatch.steps / max(stopwatch.seconds, 1e-9),

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 import lightning
@@ -80,7 +81,7 @@ def test_kill_in_the_middle_of_an_epoch_and_while_a_checkpoint_is_written(tmp_pa
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     killed.mkdir()
     train(whole)
-    assert _killed(killed, lambda: len(_rows(killed)) > 2, module=Module(naps=0.01))
+    assert _killed(killed, lambda: len(_rows(killed)) > 2, module=partial(Module, naps=0.01))
     assert (killed / "checkpoints" / "last.ckpt").exists() and not (killed / "final.pt").exists()
     # Each step writes last.ckpt and some of them best.ckpt, so the fifth write is in the middle of the run.
     mark = killed / "writing"
@@ -100,7 +101,7 @@ def test_kills_at_random_moments(tmp_path: Path) -> None:
         folder, kills = tmp_path / f"killed {trial}", 0
         while not (folder / "final.pt").exists():
             end = time.monotonic() + draw.uniform(0.1, 0.6)
-            kills += _killed(folder, lambda end=end: time.monotonic() > end, module=Module(naps=0.01))
+            kills += _killed(folder, lambda end=end: time.monotonic() > end, module=partial(Module, naps=0.01))
         assert same(tmp_path / "whole", folder), trial
         assert kills
 

@@ -10,7 +10,8 @@ import io
 import random
 import signal
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 import lightning
@@ -103,18 +104,20 @@ def train(
     folder: Path,
     steps: int = 18,
     every: int = 1,
-    module: Module | None = None,
+    module: Callable[[], Module] = Module,
     saver: SafeCheckpointIO | None = None,
     loggers: list | None = None,
     callbacks: list | None = None,
+    guard: FiniteLoss | None = None,
+    monitor: str = "valid/target/loss",
     workers: int = 0,
     **options,
 ) -> tuple[Module, lightning.Trainer]:
     lightning.seed_everything(3, verbose=False)
-    module = module or Module()
+    model = module()
     loader = StatefulDataLoader(Rows(), sampler=Shuffled(), batch_size=None, collate_fn=collate, num_workers=workers)
     valid = torch.utils.data.DataLoader(list(range(8)), batch_size=4, collate_fn=collate)
-    parts = [RandomState(), FiniteLoss(), Throughput(), *(callbacks or []), Checkpoints(folder / "checkpoints", every=every)]
+    parts = [RandomState(), guard or FiniteLoss(), Throughput(), *(callbacks or []), Checkpoints(folder / "checkpoints", every, monitor)]
     common = {"accelerator": "cpu", "devices": 1, "max_steps": steps, "max_epochs": -1, "accumulate_grad_batches": 2,
               "val_check_interval": 4, "log_every_n_steps": 1, "num_sanity_val_steps": 0, "enable_progress_bar": False, "enable_model_summary": False}  # fmt: skip
     trainer = lightning.Trainer(
@@ -124,10 +127,10 @@ def train(
         callbacks=parts,
         plugins=[saver or SafeCheckpointIO()],
     )
-    trainer.fit(module, loader, valid, ckpt_path=last_checkpoint(folder), weights_only=True)
+    trainer.fit(model, loader, valid, ckpt_path=last_checkpoint(folder), weights_only=True)
     if trainer.is_global_zero:
-        torch.save(module.state_dict(), folder / "final.pt")
-    return module, trainer
+        torch.save(model.state_dict(), folder / "final.pt")
+    return model, trainer
 
 
 class SlowIO(SafeCheckpointIO):
@@ -168,4 +171,4 @@ if __name__ == "__main__":
     asked = parser.parse_args()
     torch.set_num_threads(1)
     ranks = {"devices": asked.devices, "strategy": "ddp_fork", "use_distributed_sampler": False} if asked.devices > 1 else {}
-    train(asked.folder, module=Module(naps=asked.naps), **ranks)
+    train(asked.folder, module=partial(Module, naps=asked.naps), **ranks)

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-
 from sounds import said, voice
+
 from ttsadapt import evaluation
 from ttsadapt.errors import DataError
 from ttsadapt.evaluation import References, build, interval, paired_interval, read_scores, score_set, summarise, write_scores

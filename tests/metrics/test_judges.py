@@ -16,8 +16,8 @@ from ttsadapt.metrics.emotion import EmotionAccuracy, EmotionProbability, Emotio
 from ttsadapt.metrics.judges.clips import Clips
 from ttsadapt.metrics.judges.emotion import EmotionEncoder
 from ttsadapt.metrics.judges.recogniser import Recogniser, errors, phones_of, steps_of
+from ttsadapt.metrics.judges.reproducible import reproducible
 from ttsadapt.metrics.judges.speaker import SpeakerEncoder
-from ttsadapt.metrics.judges.training import reproducible
 from ttsadapt.metrics.per import PhoneErrorRate
 from ttsadapt.metrics.resemblyzer import ResemblyzerSimilarity
 from ttsadapt.metrics.signal import RATE

@@ -4,8 +4,8 @@ import numpy as np
 import pytest
 import torch
 from scipy.spatial.distance import cdist
-
 from sounds import said, voice
+
 from ttsadapt.metrics import world
 from ttsadapt.metrics.f0 import F0Correlation, F0Error
 from ttsadapt.metrics.mcd import MelCepstralDistortion

@@ -156,6 +156,7 @@ def summary_of(folder: Path, study_name: str, name: str, strategies: tuple[str, 
     share = {"full": 1.0, "lora": 0.021, "csp": 0.33, "partial": 0.33}.get(next((s for s in strategies if s in GAIN), ""), 0.0)
     return {
         "status": "finished", "run_id": folder.name, "study": study_name, "name": name, "strategies": list(strategies),
+        "how": [s for s in strategies if s not in ("ewc", "kd", "rehearsal")],
         "backbone": "FastSpeech2", "seed": seed, "trainable_parameters": int(share * 1_834_112), "total_parameters": 1_834_112,
         "trainable_share": share, "steps": 400 if strategies else 0, "train_seconds": 41.3 + 30 * share if strategies else 0.0,
         "steps_per_second": 8.1 if strategies else 0.0, "sets": sets, **changes,

@@ -19,7 +19,9 @@ class FiniteLoss(Callback):
     not. Under DDP all ranks look at the same moments and stop together.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, each_batch: bool | None = None) -> None:
+        """`each_batch`: look at every batch rather than every log interval; None: on a CPU, where looking costs nothing."""
+        self.each_batch = each_batch
         self._step = 0
         self._seen: list[tuple[int, str]] = []
         self._values: list[Tensor] = []
@@ -32,7 +34,8 @@ class FiniteLoss(Callback):
             terms = {**outputs.get("terms", {}), "the sum": outputs["loss"]}
             self._seen += [(self._step, name) for name in terms]
             self._values += [torch.as_tensor(v, device=pl_module.device).detach().float() for v in terms.values()]
-        if pl_module.device.type == "cpu" or trainer.global_step % trainer.log_every_n_steps == 0:
+        each = pl_module.device.type == "cpu" if self.each_batch is None else self.each_batch
+        if each or trainer.global_step % trainer.log_every_n_steps == 0:
             self._check(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -42,7 +42,7 @@ def analyse(audio: NDArray[np.float32]) -> Analysis:
     coarse, time = pyworld.dio(samples, RATE, f0_floor=FLOOR, f0_ceil=CEILING, frame_period=PERIOD)
     f0 = pyworld.stonemask(samples, coarse, time, RATE)
     envelope = pyworld.cheaptrick(samples, f0, time, RATE)  # (T, fft / 2 + 1) power
-    voiced = pyworld.d4c(samples, f0, time, RATE)[:, 0] < 1  # its "love train": dio alone finds pitch in noise
+    voiced = pyworld.d4c(samples, f0, time, RATE)[:, 0] < 0.5  # its "love train": dio alone finds pitch in noise
     return Analysis(mel_cepstrum(envelope + _FLOOR * envelope.max()), f0 * voiced)
 
 

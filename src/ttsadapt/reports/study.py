@@ -82,6 +82,11 @@ class Run:
         return tuple(self.summary.get("strategies") or ())
 
     @property
+    def how(self) -> tuple[str, ...]:
+        """The strategies that say what trains; the others say what is kept."""
+        return tuple(self.summary.get("how") or ())
+
+    @property
     def backbone(self) -> str:
         return str(self.summary.get("backbone") or "")
 

@@ -14,9 +14,6 @@ from ttsadapt.files import inside
 from ttsadapt.reports.numbers import Estimate, interval, paired
 from ttsadapt.reports.study import MetricInfo, Run, Study
 
-PRESERVATION = frozenset({"ewc", "kd", "rehearsal"})
-"""strategies that say what is kept; the others say what trains and how"""
-
 SEEDLESS = ("seed=", "study=", "experiments=", "hydra", "logger", "trainer.devices=", "strategy=", "name=")
 """overrides that do not tell two systems of one name apart"""
 
@@ -32,6 +29,8 @@ class System:
     """runs and the prefix of the sets that hold this system's scores"""
     backbone: str = ""
     strategies: tuple[str, ...] = ()
+    how: tuple[str, ...] = ()
+    """those of them that say what trains; the others say what is kept"""
     _values: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict, repr=False)
 
     @property
@@ -43,12 +42,8 @@ class System:
         return [run for run, _ in self.sources]
 
     @property
-    def how(self) -> tuple[str, ...]:
-        return tuple(s for s in self.strategies if s not in PRESERVATION)
-
-    @property
     def preserving(self) -> bool:
-        return any(s in PRESERVATION for s in self.strategies)
+        return len(self.how) < len(self.strategies)
 
     def values(self, set_: str, metric: str) -> dict[str, float]:
         """Per utterance, averaged over runs: seeds are averaged before anything is resampled."""
@@ -124,7 +119,7 @@ class Systems(list[System]):
         yield System(f"resynthesis{suffix}", "vocoder", [(r, "resynthesis/") for r in runs], backbone)
         yield System(f"base{suffix}", "floor", [*untuned, *((r, "base/") for r in runs)], backbone)
         for label, group in _seed_groups([r for r in runs if r.strategies]):
-            yield System(label + suffix, "adapted", [(r, "") for r in group], backbone, group[0].strategies)
+            yield System(label + suffix, "adapted", [(r, "") for r in group], backbone, group[0].strategies, group[0].how)
 
     @cached_property
     def adapted(self) -> list[System]:

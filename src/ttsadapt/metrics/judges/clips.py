@@ -21,6 +21,7 @@ from ttsadapt.data import manifest
 from ttsadapt.data.utterance import Utterance
 from ttsadapt.errors import DataError
 from ttsadapt.files import digest, read_json, write_json
+from ttsadapt.metrics.judges.reproducible import reproducible
 from ttsadapt.metrics.signal import RATE, levelled, recording, speech
 from ttsadapt.metrics.subset import subset
 
@@ -59,16 +60,17 @@ class Clips(Artifact):
         tensors: dict[str, Tensor] = {}
         starts: dict[str, float] = {}
         vocoder = GriffinLim(MelSpectrogram(RATE), iterations=16, updates=4)
-        for key, utterance, copy in tqdm(self._plan(), "recordings for the judges", unit="clip", leave=False):
-            audio = recording(utterance.audio)
-            first, end = speech(audio)
-            audio = levelled(audio[first:end])
-            if len(audio) < _SHORTEST * RATE:
-                continue
-            starts[key] = first / RATE
-            tensors[f"plain/{key}"] = _packed(audio)
-            if copy:
-                tensors[f"vocoded/{key}"] = _packed(levelled(vocoder(vocoder.mel(audio))))
+        with reproducible():
+            for key, utterance, copy in tqdm(self._plan(), "recordings for the judges", unit="clip", leave=False):
+                audio = recording(utterance.audio)
+                first, end = speech(audio)
+                audio = levelled(audio[first:end])
+                if len(audio) < _SHORTEST * RATE:
+                    continue
+                starts[key] = first / RATE
+                tensors[f"plain/{key}"] = _packed(audio)
+                if copy:
+                    tensors[f"vocoded/{key}"] = _packed(levelled(vocoder(vocoder.mel(audio))))
         if not tensors:
             what = "drop per, speaker and emotion from metric=[...]"
             raise DataError(f"{self.corpus}: no train split holds speech for a judge to learn from: {what}")

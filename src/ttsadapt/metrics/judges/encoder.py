@@ -17,7 +17,8 @@ from ttsadapt.data.utterance import Utterance
 from ttsadapt.errors import UserError
 from ttsadapt.metrics.judges.clips import Clip
 from ttsadapt.metrics.judges.judge import Judge
-from ttsadapt.metrics.judges.training import Rooms, batches, fit, padded, reproducible, smeared
+from ttsadapt.metrics.judges.reproducible import reproducible
+from ttsadapt.metrics.judges.training import Rooms, balanced, batches, fit, padded, smeared
 from ttsadapt.metrics.signal import RATE, levelled, trimmed
 
 _HOP = RATE // 80
@@ -82,7 +83,7 @@ class Encoder(Judge):
             )
         with reproducible():
             model = Network(len(classes))
-            order = batches([c for c in clips if len(c.audio) > RATE // 2] or clips, self.seconds)
+            order = batches(balanced(clips), self.seconds)
             fit(model, self._loss(model, classes), order, self.steps, self.lr, f"{self.what} encoder")
             held = embedded(model, self.clips.held_out(), f"{self.what} encoder on held-out recordings")
             self.keep(folder, model)

@@ -18,7 +18,8 @@ from ttsadapt.data.espeak import PAUSE
 from ttsadapt.data.utterance import Utterance
 from ttsadapt.metrics.judges.clips import Clip
 from ttsadapt.metrics.judges.judge import Judge
-from ttsadapt.metrics.judges.training import Rooms, balanced, batches, fit, padded, reproducible, smeared
+from ttsadapt.metrics.judges.reproducible import reproducible
+from ttsadapt.metrics.judges.training import Rooms, balanced, batches, fit, padded, smeared
 from ttsadapt.metrics.signal import RATE, levelled, trimmed
 from ttsadapt.text.phones import phonemize, split_stress
 

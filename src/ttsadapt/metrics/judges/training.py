@@ -1,7 +1,6 @@
 """How every judge is trained: batches of similar lengths, rooms and noise, one cosine cycle; the same numbers every time."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 
 import torch
 from speechbrain.augment.time_domain import AddNoise
@@ -12,19 +11,6 @@ from tqdm import tqdm
 
 from ttsadapt.metrics.judges.clips import Clip
 from ttsadapt.metrics.signal import RATE
-
-
-@contextmanager
-def reproducible(seed: int = 0) -> Iterator[None]:
-    """One thread (sums depend on their number) and a seeded CPU generator; both are given back as they were."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        with torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(seed)
-            yield
-    finally:
-        torch.set_num_threads(threads)
 
 
 def batches(clips: Sequence[Clip], seconds: float) -> Iterator[list[Clip]]:

@@ -2,14 +2,13 @@ import copy
 
 import pytest
 import torch
-from analysis.toys import ToyLM, ToyMel, dataset
 
+from analysis.toys import ToyLM, ToyMel, dataset
 from ttsadapt.backbones.base import SOURCE, TARGET
 from ttsadapt.data.features import collate, totals
 from ttsadapt.errors import CheckpointError, ConfigError
 from ttsadapt.learner import Learner, adapt
-from ttsadapt.strategies.base import generator
-from ttsadapt.strategies.base import Study
+from ttsadapt.strategies.base import Study, generator
 from ttsadapt.strategies.ewc import EWC
 from ttsadapt.strategies.full import Full
 from ttsadapt.strategies.kd import KD, untuned

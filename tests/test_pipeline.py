@@ -48,13 +48,14 @@ def done(mini):
 
 
 def test_a_run_leaves_what_it_promises(done):
-    cfg, folder = done
+    _, folder = done
     summary = json.loads((folder / "summary.json").read_text())
     assert summary["status"] == "finished" and summary["name"] == "lora+ewc+kd+rehearsal" and summary["how"] == ["lora"] and summary["steps"] == 12
     assert 0 < summary["trainable_parameters"] < summary["total_parameters"]
     for name in ("target", "source", "base/target", "base/source", "recordings/target", "resynthesis/source"):
         assert {"mcd", "f0"} <= summary["sets"][name].keys()
-        assert summary["sets"][name]["mcd"]["low"] <= summary["sets"][name]["mcd"]["mean"] <= summary["sets"][name]["mcd"]["high"]
+        mcd = summary["sets"][name]["mcd"]
+        assert mcd["low"] <= mcd["mean"] <= mcd["high"]
     assert summary["sets"]["recordings/target"]["mcd"]["mean"] < 1e-6 < summary["sets"]["resynthesis/target"]["mcd"]["mean"]
     assert {"mcd", "f0"} <= summary["gain"].keys() & summary["forgetting"].keys()
     assert summary["kl"]["target"] > 0 and summary["kl"]["source"] > 0

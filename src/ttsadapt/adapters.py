@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
 from fnmatch import fnmatchcase
 from operator import attrgetter
+from typing import Any
 
 import torch
 from peft.tuners.lora import LoraLayer
@@ -15,6 +16,9 @@ from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
 from ttsadapt.errors import ConfigError
+
+Adapter = Any
+"""A module that is a peft `LoraLayer`: a mixin, whose type knows neither modules nor `get_delta_weight`."""
 
 
 def match(backbone: nn.Module, globs: Sequence[str]) -> list[str]:
@@ -25,7 +29,7 @@ def match(backbone: nn.Module, globs: Sequence[str]) -> list[str]:
     anything but zeros, which peft's adapters are not.
     """
     uses = Counter(id(p) for m in backbone.modules() for p in m.parameters(recurse=False))
-    layers = {n: m for n, m in backbone.named_modules() if _mergeable(m) and uses[id(m.weight)] == 1}
+    layers = {n: m for n, m in backbone.named_modules() if _mergeable(m) and uses[id(m.get_parameter("weight"))] == 1}
     names = [n for n in layers if any(fnmatchcase(n, glob) for glob in globs)]
     if not names:
         raise ConfigError(
@@ -59,7 +63,7 @@ def effective_weights(backbone: nn.Module, names: Collection[str] | None = None)
     return weights
 
 
-def delta(layer: LoraLayer, kind: str, base: Tensor) -> Tensor:
+def delta(layer: Adapter, kind: str, base: Tensor) -> Tensor:
     """What the active adapters add to `base`, the "weight" or "bias" (`kind`) of the layer inside; the same shape."""
     total = torch.zeros_like(base)
     active = [] if layer.disable_adapters else [a for a in layer.active_adapters if a in layer.scaling]
@@ -87,7 +91,7 @@ def changed_names(backbone: nn.Module, trained: set[int]) -> list[str]:
     return [n for n, p in base_parameters(backbone).items() if id(p) in trained or n in moved]
 
 
-def adapter_parameters(layer: LoraLayer) -> dict[str, list[nn.Parameter]]:
+def adapter_parameters(layer: Adapter) -> dict[str, list[nn.Parameter]]:
     """What an adapter adds, by the parameter of the layer inside that it changes: {"weight": [A, B], "bias": []}."""
     added: dict[str, list[nn.Parameter]] = {"weight": [], "bias": []}
     for name, parameter in layer.named_parameters():
@@ -96,7 +100,7 @@ def adapter_parameters(layer: LoraLayer) -> dict[str, list[nn.Parameter]]:
     return added
 
 
-def adapter_of(backbone: nn.Module, name: str) -> LoraLayer | None:
+def adapter_of(backbone: nn.Module, name: str) -> Adapter | None:
     """The adapter around the layer that the parameter `name` (original) belongs to."""
     layer = attrgetter(name.rpartition(".")[0])(backbone) if "." in name else None
     return layer if isinstance(layer, LoraLayer) else None
@@ -115,7 +119,7 @@ def merged(backbone: nn.Module) -> dict[str, Tensor]:
     return state
 
 
-def _adapted(backbone: nn.Module) -> dict[str, LoraLayer]:
+def _adapted(backbone: nn.Module) -> dict[str, Adapter]:
     """Adapters by the name of the layer whose place they took."""
     adapters = {n: m for n, m in backbone.named_modules() if isinstance(m, BaseTunerLayer)}
     for name, adapter in adapters.items():
@@ -138,7 +142,7 @@ def _prefixes(name: str) -> list[str]:
     return [".".join(parts[:n]) for n in range(1, len(parts))]
 
 
-def _dora(layer: LoraLayer, adapter: str, direction: Tensor) -> Tensor:
+def _dora(layer: Adapter, adapter: str, direction: Tensor) -> Tensor:
     """From V to m V / |V|: rows of learnt length m, whose norm |V| counts as a constant (DoRA, section 4.3)."""
     norm = direction.detach().flatten(1).norm(dim=1)
     stretch = layer.lora_magnitude_vector[adapter].weight.flatten() / norm - 1

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from callbacks.training import train
 
+from callbacks.training import train
 from ttsadapt.callbacks.checkpoint import Checkpoints, SafeCheckpointIO, last_checkpoint
 from ttsadapt.errors import CheckpointError, ConfigError, UserError
 

@@ -3,8 +3,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from callbacks.training import Module, train
 
+from callbacks.training import Module, train
 from ttsadapt.callbacks.checkpoint import SafeCheckpointIO, last_checkpoint
 from ttsadapt.callbacks.guard import FiniteLoss
 from ttsadapt.errors import UserError

@@ -14,9 +14,9 @@ from pathlib import Path
 import lightning
 import pytest
 import torch
+
 from callbacks import training
 from callbacks.training import Module, SlowIO, metrics, same, train
-
 from ttsadapt.callbacks.checkpoint import SafeCheckpointIO, last_checkpoint
 from ttsadapt.callbacks.state import RandomState, capture, restore
 

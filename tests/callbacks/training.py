@@ -118,8 +118,10 @@ def train(
     loader = StatefulDataLoader(Rows(), sampler=Shuffled(), batch_size=None, collate_fn=collate, num_workers=workers)
     valid = torch.utils.data.DataLoader(list(range(8)), batch_size=4, collate_fn=collate)
     parts = [RandomState(), guard or FiniteLoss(), Throughput(), *(callbacks or []), Checkpoints(folder / "checkpoints", every, monitor)]
-    common = {"accelerator": "cpu", "devices": 1, "max_steps": steps, "max_epochs": -1, "accumulate_grad_batches": 2,
-              "val_check_interval": 4, "log_every_n_steps": 1, "num_sanity_val_steps": 0, "enable_progress_bar": False, "enable_model_summary": False}  # fmt: skip
+    common = {
+        "accelerator": "cpu", "devices": 1, "max_steps": steps, "max_epochs": -1, "accumulate_grad_batches": 2, "val_check_interval": 4,
+        "log_every_n_steps": 1, "num_sanity_val_steps": 0, "enable_progress_bar": False, "enable_model_summary": False,
+    }  # fmt: skip
     trainer = lightning.Trainer(
         **common | options,
         default_root_dir=folder,

@@ -87,5 +87,5 @@ def test_ranks_and_accumulation_split_the_same_steps():
 
 
 def test_too_many_parts_are_refused():
-    with pytest.raises(ConfigError, match="trainer.devices"):
+    with pytest.raises(ConfigError, match=r"trainer\.devices"):
         make(ranks=4, accumulate=2)

@@ -37,7 +37,7 @@ class Settings:
     """of blocks; None: the largest, the last of equals"""
     utterances: int = 400
     """drawn from the data"""
-    epochs: int = 30
+    epochs: int = 16
     batch: int = 16
     """utterances"""
     lr: float = 3e-3
@@ -87,7 +87,7 @@ class Ranking:
     def block(self, place: str | int) -> str:
         """By rank: "highest" or 0, 1 the second highest ... "lowest" or -1, -2 the second lowest ..."""
         order = sorted(range(len(self.blocks)), key=lambda i: -self.mean[i])
-        rank = {"highest": 0, "lowest": -1}.get(place, place)
+        rank = {"highest": 0, "lowest": -1}.get(place, place) if isinstance(place, str) else place
         if not isinstance(rank, int) or not -len(order) <= rank < len(order):
             raise ConfigError(f"choose={place!r}: give highest, lowest or a rank, for the {len(order)} blocks of {self.group}")
         return self.blocks[order[rank]]
@@ -216,9 +216,10 @@ def _train(
         probes = nn.ModuleDict(
             {n: Probe(blocks, channels, max(of.values()) + 1, settings.width, settings.kernel) for n, of in labels.items()}
         ).to(device)
-    of_blocks = [probe.weights for probe in probes.values()]
+    of_blocks = [p for n, p in probes.named_parameters() if n.endswith(".weights")]
     heads = [p for n, p in probes.named_parameters() if not n.endswith(".weights")]
-    optimizer = torch.optim.Adam([{"params": heads}, {"params": of_blocks, "lr": settings.weights_lr}], settings.lr)
+    groups: list[dict[str, Any]] = [{"params": heads}, {"params": of_blocks, "lr": settings.weights_lr}]
+    optimizer = torch.optim.Adam(groups, settings.lr)
     steps = max(1, len(ids) // settings.batch)  # batches of an epoch, none smaller than `batch` where there are enough
     scheduler = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda s: _schedule(s, settings.epochs * steps))
     for _ in tqdm(range(settings.epochs), "layer probes", unit="epoch", leave=False):
@@ -269,7 +270,7 @@ def _ranking(
     truth: dict[str, list[int]],
     settings: Settings,
 ) -> Ranking:
-    weights = {n: probe.weights.detach().softmax(0).tolist() for n, probe in probes.items()}
+    weights = {n: probe.get_parameter("weights").detach().softmax(0).tolist() for n, probe in probes.items()}
     judged: dict[str, Any] = {f"{n}_{what}": None for n in LABELS for what in ("accuracy", "chance")}
     used: list[str] = []
     for name, classes in truth.items():

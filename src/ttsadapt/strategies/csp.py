@@ -27,7 +27,7 @@ class CSP(Strategy):
         choose: list[str | int] | None = None,
         group: str | None = None,
         utterances: int = 400,
-        epochs: int = 30,
+        epochs: int = 16,
         probe_lr: float = 3e-3,
         seed: int | None = None,
         lr: float | None = None,

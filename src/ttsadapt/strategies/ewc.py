@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 
 import torch
-from peft.tuners.lora import LoraLayer
 from torch import Tensor, nn
 
-from ttsadapt.adapters import adapter_of, base_parameters, changed_names, delta
+from ttsadapt.adapters import Adapter, adapter_of, base_parameters, changed_names, delta
 from ttsadapt.analysis.fisher import drawn, fisher, read, store
 from ttsadapt.backbones.base import Backbone, Batch
 from ttsadapt.errors import ConfigError
@@ -64,8 +63,8 @@ class EWC(Strategy):
         with torch.autocast(batch["origin"].device.type, enabled=False):
             changes = self._changes()
             weighted = torch._foreach_mul(changes, [self.get_buffer(f"fisher{i}") for i in range(len(changes))])
-            nats = sum(torch.dot(w.flatten(), c.flatten()) for w, c in zip(weighted, changes))
-            return self.strength / 2 * nats
+            nats = torch.stack([torch.dot(w.flatten(), c.flatten()) for w, c in zip(weighted, changes)]).sum() / 2
+            return self.strength * nats
 
     def _changes(self) -> list[Tensor]:
         """theta - start of every held weight, differentiable."""
@@ -85,7 +84,7 @@ class Held:
     base: nn.Parameter
     kind: str
     """ "weight" or "bias" where there is an adapter"""
-    adapter: LoraLayer | None
+    adapter: Adapter | None
     trains: bool
     """whether `base` itself trains"""
 

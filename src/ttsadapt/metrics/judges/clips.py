@@ -59,8 +59,8 @@ class Clips(Artifact):
     def build(self, folder: Path) -> None:
         tensors: dict[str, Tensor] = {}
         starts: dict[str, float] = {}
-        vocoder = GriffinLim(MelSpectrogram(RATE), iterations=16, updates=4)
         with reproducible():
+            vocoder = GriffinLim(MelSpectrogram(RATE), iterations=16, updates=4)
             for key, utterance, copy in tqdm(self._plan(), "recordings for the judges", unit="clip", leave=False):
                 audio = recording(utterance.audio)
                 first, end = speech(audio)

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import load_file
@@ -39,6 +40,12 @@ class Run(Artifact):
     def needs(self) -> tuple[Artifact, ...]:
         return self.first
 
+    @property
+    def lock(self) -> FileLock:
+        """The run's own: one that is under way in another process is waited for, not started beside it."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        return run_lock(self.folder)
+
     def produce(self) -> None:
         config = self.folder / "config.yaml"
         write_text(config, OmegaConf.to_yaml(self.cfg, resolve=True))
@@ -47,6 +54,11 @@ class Run(Artifact):
 
     def build(self, folder: Path) -> None:
         raise AssertionError("a run fills its own folder")
+
+
+def run_lock(folder: Path) -> FileLock:
+    """Held by the process that makes the run in `folder`, or by the one that waits for it to be made."""
+    return FileLock(folder / ".lock")
 
 
 class FittedFrontend(Artifact):

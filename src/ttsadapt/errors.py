@@ -13,5 +13,9 @@ class DataError(UserError):
     """A recording, a transcript or a manifest is wrong."""
 
 
+class TooLong(DataError):
+    """An utterance is longer than the model takes: it is left out and counted."""
+
+
 class CheckpointError(UserError):
     """A checkpoint is corrupt, foreign, or belongs to another base."""

@@ -1,4 +1,4 @@
-"""Runs one composed config in a process of its own: `python -m ttsadapt.job <config.yaml>`."""
+"""Runs one composed config for the process that needs it and holds its lock: `python -m ttsadapt.job <config.yaml>`."""
 
 import sys
 
@@ -14,7 +14,7 @@ def main() -> int:
 
     config = OmegaConf.load(sys.argv[1])
     try:
-        train(config)  # type: ignore[arg-type]
+        train(config, locked=True)  # type: ignore[arg-type]
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1

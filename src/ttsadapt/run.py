@@ -2,18 +2,18 @@
 
 import os
 import traceback
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import lightning as L
 import torch
-from filelock import FileLock
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import save
 
 from ttsadapt.artifacts import ensure
-from ttsadapt.assembly import Assembly, Run
+from ttsadapt.assembly import Assembly, Run, run_lock
 from ttsadapt.callbacks.samples import Samples
 from ttsadapt.config.base import untuned_config
 from ttsadapt.config.identity import code_hash, run_folder, run_id, status
@@ -37,13 +37,16 @@ def name_of(cfg: DictConfig) -> str:
     return "+".join(sorted(cfg.strategy)) or "base"
 
 
-def train(cfg: DictConfig) -> float | None:
-    """Run to the end, from wherever an earlier attempt stopped; a finished run returns at once."""
+def train(cfg: DictConfig, locked: bool = False) -> float | None:
+    """Run to the end, from wherever an earlier attempt stopped; a finished run returns at once.
+
+    `locked`: the process that asked for this one holds the run's lock.
+    """
     folder = run_folder(cfg)
     folder.mkdir(parents=True, exist_ok=True)
     if not is_main():
         return _train(cfg, folder)
-    with FileLock(folder / ".lock"):
+    with nullcontext() if locked else run_lock(folder):
         if status(folder) == "finished":
             print(f"{name_of(cfg)}: already finished in {folder}")
             return None

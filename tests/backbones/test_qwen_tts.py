@@ -14,13 +14,13 @@ from peft import LoraConfig, PeftModel, get_peft_model
 
 from ttsadapt.adapters import match
 from ttsadapt.backbones.qwen_tts import QwenTTS
-from ttsadapt.backbones.qwen_tts_frontend import QwenTTSFrontend, TooLong, Vocabulary, speech_rows
+from ttsadapt.backbones.qwen_tts_frontend import QwenTTSFrontend, Vocabulary, speech_rows
 from ttsadapt.backbones.speakers import SpeakerStatistics
 from ttsadapt.codecs.kmeans import KMeansCodec
 from ttsadapt.codecs.mel import MelSpectrogram
 from ttsadapt.data.audio import save
 from ttsadapt.data.utterance import Phone, Utterance
-from ttsadapt.errors import CheckpointError, DataError
+from ttsadapt.errors import CheckpointError, DataError, TooLong
 
 CONFIG = Path(__file__).parents[2] / "conf/backbone/qwen_tts_tiny.yaml"
 SIZES = {

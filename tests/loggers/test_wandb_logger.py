@@ -32,8 +32,14 @@ def _logger(folder: Path, run_id: str = "run1", **options) -> WandbLogger:
     return WandbLogger(**({"folder": folder, "run_id": run_id, "study": "compare", "config": CONFIG} | options))
 
 
-def _read(folder: Path) -> list[Offline]:
-    return [read(f) for f in sorted(folder.glob("wandb/offline-run-*/run-*.wandb"), key=lambda f: f.stat().st_mtime)]
+def _read(folder: Path, finished: bool = True) -> list[Offline]:
+    """Runs in the order they began. W&B's service may write the end of the last one a moment after `finish` returned."""
+    for _ in range(600):
+        runs = [read(f) for f in sorted(folder.glob("wandb/offline-run-*/run-*.wandb"))]
+        if runs and (runs[-1].exit_code is not None if finished else runs[-1].history):
+            return runs
+        time.sleep(0.05)
+    raise AssertionError(f"no run in {folder}")
 
 
 def test_a_run_and_the_next_one_in_the_same_process(tmp_path: Path) -> None:
@@ -76,28 +82,39 @@ def test_a_run_and_the_next_one_in_the_same_process(tmp_path: Path) -> None:
     assert not (tmp_path / "home").exists()
 
 
-def _log_and_wait(folder: Path, mark: Path) -> None:
-    logger = _logger(folder)
-    logger.log_metrics({"loss": 1.0}, 0)
-    time.sleep(1)  # W&B's service writes by itself
-    mark.touch()
+def test_a_run_taken_up_again_keeps_its_id(tmp_path: Path) -> None:
+    """Off line it is two folders, which `wandb sync` joins."""
+    for step, loss in enumerate((1.0, 0.5)):
+        logger = _logger(tmp_path)
+        logger.log_metrics({"loss": loss}, step)
+        logger.finish(failed=step == 0)
+        _read(tmp_path)
+        time.sleep(1.1 * (step == 0))  # folders are named by the second
+    one, two = _read(tmp_path)
+    assert one.run.run_id == two.run.run_id == "run1" and (one.exit_code, two.exit_code) == (1, 0)
+    assert [h["loss"] for h in one.history + two.history] == [1.0, 0.5]
+
+
+def _log_and_wait(folder: Path) -> None:
+    _logger(folder).log_metrics({"loss": 1.0}, 0)
     signal.pause()
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_under_its_id(tmp_path: Path) -> None:
-    mark = tmp_path / "mark"
-    process = multiprocessing.get_context("spawn").Process(target=_log_and_wait, args=(tmp_path / "run", mark))
+    process = multiprocessing.get_context("spawn").Process(target=_log_and_wait, args=(tmp_path,))
     process.start()
-    while not mark.exists() and process.is_alive():
+    while not list(tmp_path.glob("wandb/offline-run-*/run-*.wandb")) and process.is_alive():
         time.sleep(0.05)
+    time.sleep(2)
     os.kill(process.pid, signal.SIGKILL)
     process.join()
-    time.sleep(1.1)  # folders carry the second
-    again = _logger(tmp_path / "run")
+    (killed,) = _read(tmp_path, finished=False)
+    again = _logger(tmp_path)
     again.log_metrics({"loss": 0.5}, 1)
     again.finish()
-    one, two = _read(tmp_path / "run")
-    assert one.run.run_id == two.run.run_id == "run1"
+    one, two = _read(tmp_path)
+    assert killed.run.run_id == one.run.run_id == two.run.run_id == "run1"
     assert [h["loss"] for h in one.history + two.history] == [1.0, 0.5] and two.exit_code == 0
 
 

@@ -13,17 +13,13 @@ from ttsadapt.backbones.speakers import SpeakerStatistics, evenly
 from ttsadapt.data.audio import load
 from ttsadapt.data.espeak import PAUSE
 from ttsadapt.data.utterance import Utterance
-from ttsadapt.errors import CheckpointError, DataError
+from ttsadapt.errors import CheckpointError, DataError, TooLong
 from ttsadapt.files import digest
 from ttsadapt.text.phones import phonemize, split_stress
 
 PAD, UNKNOWN = "<|pad|>", "<|unknown|>"
 TEXT_START, TEXT_END = "<|TEXT_PROMPT_START|>", "<|TEXT_PROMPT_END|>"
 SPEECH_START, SPEECH_END = "<|SPEECH_GENERATION_START|>", "<|SPEECH_GENERATION_END|>"
-
-
-class TooLong(DataError):
-    """An utterance that does not fit into the model's context. It is left out whole: cut, it would teach never to stop."""
 
 
 class Codec(Protocol):
@@ -108,8 +104,8 @@ class QwenTTSFrontend(Frontend):
         `emotion_aliases`: emotion of the data -> emotion of the pretraining data. `max_tokens`: prompt, speech and end.
         `recordings`: how many the codec is fitted on. `hop`: samples of a frame, for counting only.
         `paced_positions`: phones are numbered as far apart as they are in speech on average, and speech is numbered from the
-        first phone on, so a speech token and its phone have about the same rotary position: a small model that sees an hour of
-        speech then finds the alignment. NeuTTS numbers everything from left to right.
+        first phone on, so a speech token and its phone have about the same rotary position and the alignment starts near the
+        diagonal. NeuTTS numbers everything from left to right.
         """
         self.codec, self.speakers, self.with_emotions = codec, speakers, emotions
         self.emotion_aliases = dict(emotion_aliases or {})

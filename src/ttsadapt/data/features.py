@@ -12,7 +12,7 @@ from tqdm import tqdm
 from ttsadapt.artifacts import Artifact
 from ttsadapt.backbones.base import Batch, Frontend
 from ttsadapt.data.utterance import Utterance
-from ttsadapt.errors import DataError
+from ttsadapt.errors import DataError, TooLong
 from ttsadapt.files import read_json, write_json
 
 
@@ -25,10 +25,19 @@ class Features(Artifact):
     def build(self, folder: Path) -> None:
         tensors: dict[str, Tensor] = {}
         lengths: dict[str, dict[str, int]] = {}
+        dropped = 0
         for utterance in tqdm(self.utterances, f"features of {self.title}", unit="utt", leave=False):
-            features = self.frontend(utterance)
+            try:
+                features = self.frontend(utterance)
+            except TooLong:  # never cut: a model that learns from cut utterances learns not to stop
+                dropped += 1
+                continue
             lengths[utterance.id] = self.frontend.lengths(features)
             tensors |= {f"{utterance.id}/{name}": value.clone(memory_format=torch.contiguous_format) for name, value in features.items()}
+        if dropped:
+            tqdm.write(f"{self.title}: {dropped} of {len(self.utterances)} utterances are longer than the model takes and were left out")
+        if not lengths:
+            raise DataError(f"{self.title}: no utterance can be used ({dropped} are too long for the model)")
         save_file(tensors, folder / "features.safetensors")
         write_json(folder / "lengths.json", lengths)
 
@@ -38,8 +47,8 @@ class FeatureSet(Sequence[dict[str, Tensor]]):
 
     def __init__(self, folder: Path, frontend: Frontend, utterances: Sequence[Utterance], origin: int) -> None:
         self.folder, self.frontend, self.origin = folder, frontend, origin
-        self.utterances = {u.id: u for u in utterances}
         self.lengths: dict[str, dict[str, int]] = read_json(folder / "lengths.json")
+        self.utterances = {u.id: u for u in utterances if u.id in self.lengths}
         self.ids = list(self.utterances)
         self._file = None
         self._names: dict[str, list[str]] = {}

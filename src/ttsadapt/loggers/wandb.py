@@ -131,7 +131,8 @@ class WandbLogger(RunLogger, Logger):
                 self._use(used)
         artifact = _artifact(name, type, {"hash": content_hash(path), "uses": [f"{u.type}:{u.name}" for u in uses]})
         if path.is_dir():
-            artifact.add_dir(str(path), policy="immutable", skip_cache=True)
+            for file in sorted(p for p in path.rglob("*") if p.is_file()):  # add_dir would print a line
+                artifact.add_file(str(file), name=file.relative_to(path).as_posix(), policy="immutable", skip_cache=True)
         elif path.suffix != ".ckpt" or self.upload_checkpoints:
             artifact.add_file(str(path), policy="immutable", skip_cache=True)
         else:

@@ -78,6 +78,19 @@ def test_the_gain_is_the_paired_change_against_the_base(done):
     assert abs(summary["gain"]["mcd"]["mean"] - sum(change) / len(change)) < 1e-6
 
 
+def test_a_run_that_died_while_it_was_scored_ends_as_it_would_have(done):
+    from ttsadapt.run import train
+
+    cfg, folder = done
+    before = json.loads((folder / "summary.json").read_text())
+    (folder / "summary.json").unlink()
+    (folder / "scores.csv").unlink()
+    train(cfg)
+    after = json.loads((folder / "summary.json").read_text())
+    assert after["steps"] == before["steps"] == 12
+    assert after["sets"] == before["sets"] and after["kl"] == before["kl"]
+
+
 def test_the_same_config_in_another_order_is_the_same_run(done, mini, capsys):
     from ttsadapt.run import train
 

@@ -36,7 +36,6 @@ class Stopwatch(L.Callback):
 
     def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
         self._stop()
-        self.steps = trainer.global_step
 
     def state_dict(self) -> dict[str, Any]:
         running = time.perf_counter() - self._started if self._started is not None else 0.0

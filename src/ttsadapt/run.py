@@ -80,6 +80,7 @@ def _train(cfg: DictConfig, folder: Path) -> float | None:
             for logger in loggers:
                 logger.finish(failed=True)
             raise
+        stopwatch.steps = trainer.global_step  # not in a hook: a run that was killed after its last step trains nothing more
         if not is_main():
             return None
         _keep(learner, assembly, folder)

@@ -1,5 +1,7 @@
 """Everything off line, read back from the file on disk."""
 
+import json
+import json
 import multiprocessing
 import os
 import signal
@@ -66,11 +68,11 @@ def test_a_run_and_the_next_one_in_the_same_process(tmp_path: Path) -> None:
     assert (one.run.run_id, one.run.run_group, one.run.job_type, list(one.run.tags)) == ("run1", "compare", "train", ["ewc", "lora"])
     assert {k: one.config[k] for k in CONFIG} == CONFIG and one.exit_code == 0
     assert [(h["trainer/global_step"], h["train/loss"]) for h in one.history[:3]] == [(0, 1.0), (1, 0.5), (2, 1 / 3)]
-    media = [next(v for v in h.values() if isinstance(v, dict)) for h in one.history[3:]]
+    media = [{k.rpartition("/")[2]: v for k, v in h.items()} for h in one.history[3:]]  # "valid/hello/path" -> "path"
     assert [m["_type"] for m in media] == ["audio-file", "image-file", "table-file"]
     files = next((tmp_path / "first").glob("wandb/offline-run-*/files"))
     assert all((files / m["path"]).stat().st_size > 100 for m in media[:2])
-    assert '["target", 0.5]' in (files / media[2]["path"]).read_text()
+    assert json.loads((files / media[2]["path"]).read_text())["data"] == [["target", 0.5], ["source", 0.25]]
 
     used, run, made = one.artifacts
     assert (used.name, used.type, used.use_after_commit) == ("base-abc123", "base", True)

@@ -46,8 +46,9 @@ class Judge(Artifact):
     @property
     def model(self) -> nn.Module:
         if self._model is None:
-            model = self.network(self.card)
-            model.load_state_dict(load_file(self._there / "weights.safetensors"))
+            with torch.inference_mode(False):  # first asked for inside of it, the weights would be good for nothing else
+                model = self.network(self.card)
+                model.load_state_dict(load_file(self._there / "weights.safetensors"))
             self._model = model.eval()
         return self._model
 

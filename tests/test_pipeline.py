@@ -50,7 +50,8 @@ def done(mini):
 def test_a_run_leaves_what_it_promises(done):
     _, folder = done
     summary = json.loads((folder / "summary.json").read_text())
-    assert summary["status"] == "finished" and summary["name"] == "lora+ewc+kd+rehearsal" and summary["how"] == ["lora"] and summary["steps"] == 12
+    assert summary["status"] == "finished" and summary["steps"] == 12
+    assert summary["name"] == "lora+ewc+kd+rehearsal" and summary["how"] == ["lora"]
     assert 0 < summary["trainable_parameters"] < summary["total_parameters"]
     for name in ("target", "source", "base/target", "base/source", "recordings/target", "resynthesis/source"):
         assert {"mcd", "f0"} <= summary["sets"][name].keys()

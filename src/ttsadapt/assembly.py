@@ -68,14 +68,14 @@ class FittedFrontend(Artifact):
         self.cfg, self.corpus = cfg, corpus
         node = OmegaConf.to_container(cfg.backbone.frontend, resolve=True)
         code = _sources(instantiate(cfg.backbone.frontend))
-        self.folder = cache / "frontends" / digest([node, corpus.folder.name, code])
+        self.folder = cache / "frontends" / digest([node, corpus.folder.name, code, cfg.train_on])
 
     def needs(self) -> tuple[Artifact, ...]:
         return (self.corpus,)
 
     def build(self, folder: Path) -> None:
         frontend = instantiate(self.cfg.backbone.frontend)
-        frontend.fit(self.corpus.utterances("source.train"))
+        frontend.fit(self.corpus.utterances(f"{self.cfg.train_on}.train"))
         torch.save(frontend.state(), folder / "frontend.pt")
 
 
@@ -121,12 +121,15 @@ class Assembly:
         self.cfg, self.cache = cfg, Path(cfg.paths.cache)
         self.corpus = PreparedCorpus(instantiate(cfg.data), self.cache)
         self.base_cfg = base_config(cfg)
+        # Where the run's own data have no source, what must not be forgotten is what the base was trained on.
+        own = self.base_cfg is None or self.base_cfg.data == cfg.data
+        self.before = self.corpus if own else PreparedCorpus(instantiate(self.base_cfg.data), self.cache)
 
     def needs(self) -> tuple[Artifact, ...]:
         """What must exist before training can start."""
         if self.base_cfg is None:
             return (self.corpus, FittedFrontend(self.cfg, self.corpus, self.cache))
-        return (self.corpus, Run(self.base_cfg, first=(self.corpus,)))
+        return (self.corpus, self.before, Run(self.base_cfg, first=(self.before,)))
 
     @cached_property
     def base(self) -> Base:
@@ -135,7 +138,7 @@ class Assembly:
         )
         frontend: Frontend = instantiate(self.cfg.backbone.frontend)
         frontend.restore(restore(place / "frontend.pt"))
-        frontend.enroll([u for name in self.corpus.names() if name.endswith(".train") for u in self.corpus.utterances(name)])
+        frontend.enroll([u for name in self.names() if name.endswith(".train") for u in self.utterances(name)])
         torch.manual_seed(self.cfg.seed)
         node = {k: v for k, v in self.cfg.backbone.items() if k != "frontend"}
         backbone: Backbone = instantiate(node, frontend=frontend)
@@ -150,16 +153,21 @@ class Assembly:
             ) from error
         return Base(frontend, backbone, content_hash(weights))
 
+    def names(self) -> list[str]:
+        """Every "<set>.<split>" there is."""
+        return list(dict.fromkeys([*self.corpus.names(), *(n for n in self.before.names() if not n.startswith("target."))]))
+
     def utterances(self, name: str) -> list[Utterance]:
         """Of a set and split such as "target.test"; DataError when the data has none."""
-        if name not in self.corpus.names():
-            raise DataError(f"data={self.cfg.data._target_.rpartition('.')[2]} has no {name}: it has {', '.join(self.corpus.names())}")
-        return self.corpus.utterances(name)
+        for corpus in (self.corpus, self.before):
+            if name in corpus.names() and name in self.names():
+                return corpus.utterances(name)
+        raise DataError(f"data={self.cfg.data._target_.rpartition('.')[2]} has no {name}: it has {', '.join(self.names())}")
 
     def features(self, *names: str) -> list[FeatureSet]:
         """Features of sets and splits, computed where they are not cached."""
         frontend = self.base.frontend
-        state = digest([_state_key(frontend.state()), self.corpus.folder.name, _sources(frontend)])
+        state = digest([_state_key(frontend.state()), self.corpus.folder.name, self.before.folder.name, _sources(frontend)])
         artifacts = [Features(self.cache / "features" / f"{state}-{name}", frontend, self.utterances(name), name) for name in names]
         ensure(*artifacts)
         return [

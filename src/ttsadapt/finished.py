@@ -69,7 +69,7 @@ def synthesize(cfg: DictConfig) -> None:
     assembly, learner = restored(folder)
     learned = assembly.utterances(f"{assembly.learnt}.train")
     voice = next((u for u in learned if cfg.speaker in (None, u.speaker)), None)
-    voices = {u.speaker: u for name in assembly.corpus.names() for u in assembly.utterances(name)}
+    voices = {u.speaker: u for name in assembly.names() for u in assembly.utterances(name)}
     voice = voice or voices.get(cfg.speaker)
     if voice is None:
         raise UserError(f"speaker={cfg.speaker}: the run's data has {', '.join(sorted(voices))}")

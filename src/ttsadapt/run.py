@@ -17,8 +17,9 @@ from ttsadapt.assembly import Assembly, Run, run_lock
 from ttsadapt.callbacks.samples import Samples
 from ttsadapt.config.base import untuned_config
 from ttsadapt.config.identity import code_hash, run_folder, run_id, status
+from ttsadapt.data.features import FeatureSet
 from ttsadapt.data.module import AdaptationData
-from ttsadapt.errors import UserError
+from ttsadapt.errors import DataError, UserError
 from ttsadapt.files import replacing, write_json, write_text
 from ttsadapt.learner import Learner, adapt
 from ttsadapt.loggers.base import RunLogger, Used
@@ -64,7 +65,7 @@ def _train(cfg: DictConfig, folder: Path) -> float | None:
     write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
     assembly = Assembly(cfg)
     metrics = {name: instantiate(node) for name, node in cfg.metric.items()}
-    ensure(assembly.corpus)  # what follows reads it
+    ensure(assembly.corpus, assembly.before)  # what follows reads them
     ensure(*assembly.needs(), *judge_needs(assembly, metrics))
     learner, claims = build_learner(assembly)
     stopwatch, trainer = Stopwatch(), None
@@ -121,19 +122,40 @@ def learner_of(cfg: DictConfig, assembly: Assembly, strategies: dict[str, Strate
 def look(assembly: Assembly, name: str) -> Study:
     """What the strategy `name` may see, with a generator of its own."""
     cfg = assembly.cfg
-    source, learnt = assembly.features("source.train", f"{assembly.learnt}.train")
+    (learnt,) = assembly.features(f"{assembly.learnt}.train")
+    source = source_of(assembly)
     cache = assembly.cache / "studies" / f"{assembly.base.hash or 'scratch'}-{assembly.corpus.folder.name}"
     cache.mkdir(parents=True, exist_ok=True)
     return Study(assembly.base.backbone, source, learnt, cache, cfg.seed, generator(cfg.seed, name))
 
 
+def source_of(assembly: Assembly) -> FeatureSet:
+    """What must not be forgotten; without any, the first strategy that asks for it is told so."""
+    if "source.train" not in assembly.names():
+        return NoSource()  # type: ignore[return-value]
+    return assembly.features("source.train")[0]
+
+
+class NoSource:
+    """Stands for source data that do not exist: whatever is asked of it is an error of one line."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise DataError(
+            "a strategy looks at source utterances (csp, ewc and rehearsal do) and the data have none: give data.source, or leave it out"
+        )
+
+    def __len__(self) -> int:
+        return 0
+
+
 def valid_sets(assembly: Assembly) -> list[str]:
-    return [s for s in ("target", "source") if f"{s}.valid" in assembly.corpus.names() and (s == "source" or assembly.learnt == "target")]
+    return [s for s in ("target", "source") if f"{s}.valid" in assembly.names() and (s == "source" or assembly.learnt == "target")]
 
 
 def build_data(assembly: Assembly, learner: Learner) -> AdaptationData:
     cfg = assembly.cfg
-    learnt, source = assembly.features(f"{assembly.learnt}.train", "source.train")
+    (learnt,) = assembly.features(f"{assembly.learnt}.train")
+    source = source_of(assembly)
     mixes = [s.mix(learnt, source, generator(cfg.seed, f"mix {n}")) for n, s in learner.strategies.items()]  # type: ignore[operator]
     mix: Mix | None = next((m for m in mixes if m is not None), None)
     sets = valid_sets(assembly)

@@ -94,7 +94,7 @@ def drift(assembly: Assembly, learner: Learner, frames: int = 8000) -> dict[str,
         return {}
     untuned = Assembly(assembly.cfg).base.backbone.eval()
     tuned = copy.copy(learner).eval()
-    names = [n for n in ("target", "source") if f"{n}.valid" in assembly.corpus.names()]
+    names = [n for n in ("target", "source") if f"{n}.valid" in assembly.names()]
     sets = dict(zip(names, assembly.features(*(f"{n}.valid" for n in names))))
     return {name: _divergence(tuned, untuned, features, frames) for name, features in sets.items()}
 

@@ -11,13 +11,14 @@ from ttsadapt.config import paths
 from ttsadapt.config.resolvers import register
 from ttsadapt.errors import ConfigError
 
-_FROM_THE_RUN = ("backbone", "data", "paths", "resume", "report")
+_FROM_THE_RUN = ("backbone", "paths", "resume", "report")
 _FROM_ITS_TRAINER = ("accelerator", "devices", "strategy", "threads", "progress")
 
 
 def base_config(cfg: DictConfig) -> DictConfig | None:
-    """The config of the run that pretrains `cfg`'s base: the experiment `cfg.base` on `cfg`'s own backbone and data.
+    """The config of the run that pretrains `cfg`'s base: the experiment `cfg.base` on `cfg`'s own backbone.
 
+    Its data are `cfg`'s when they are of the same kind; a user's recordings are adapted to, the base keeps what it speaks.
     None when `cfg` trains from scratch. ConfigError when the experiment does not exist or needs a base itself.
     """
     if cfg.base is None:
@@ -27,6 +28,8 @@ def base_config(cfg: DictConfig) -> DictConfig | None:
         raise ConfigError(f"base={cfg.base}: that experiment has a base of its own ({base.base}); say `base: null` in it")
     for name in _FROM_THE_RUN:
         _take(base, cfg, name)
+    if base.data._target_ == cfg.data._target_:
+        _take(base, cfg, "data")
     for name in _FROM_ITS_TRAINER:  # how to compute, not what
         _take(base.trainer, cfg.trainer, name)
     return base

@@ -1,7 +1,6 @@
 """Everything off line, read back from the file on disk."""
 
 import json
-import json
 import multiprocessing
 import os
 import signal
@@ -74,14 +73,15 @@ def test_a_run_and_the_next_one_in_the_same_process(tmp_path: Path) -> None:
     assert all((files / m["path"]).stat().st_size > 100 for m in media[:2])
     assert json.loads((files / media[2]["path"]).read_text())["data"] == [["target", 0.5], ["source", 0.25]]
 
-    used, run, made = one.artifacts
+    table, used, run, made = one.artifacts
+    assert table.type == "run_table"
     assert (used.name, used.type, used.use_after_commit) == ("base-abc123", "base", True)
     assert (run.name, run.use_after_commit, [c.path for c in run.manifest.contents]) == ("run-run1", False, ["run-run1.json"])
     assert (made.name, made.type, [c.path for c in made.manifest.contents]) == ("adapter-run1", "adapter", ["adapter_config.json"])
     assert all(Path(c.local_path).is_relative_to(tmp_path / "first") for a in one.artifacts for c in a.manifest.contents)
 
     assert (two.run.run_id, two.exit_code, [h["train/loss"] for h in two.history]) == ("run2", 1, [9.0])
-    assert not (tmp_path / "home").exists()
+    assert not (tmp_path / "home" / ".local").exists()  # no copies of what was logged: only debug logs of the service lie in its cache
 
 
 def test_a_run_taken_up_again_keeps_its_id(tmp_path: Path) -> None:

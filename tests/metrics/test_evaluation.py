@@ -194,7 +194,11 @@ def test_a_limit_is_the_same_part_for_every_system(tmp_path):
     few = Peak()
     few.limit = 2
     picked = [
-        {r["utterance"] for r in score_set({"few": few, "all": Peak()}, name, audio, utterances, tmp_path, tmp_path) if r["metric"] == "few"}
+        {
+            r["utterance"]
+            for r in score_set({"few": few, "all": Peak()}, name, audio, utterances, tmp_path, tmp_path)
+            if r["metric"] == "few"
+        }
         for name in ("target", "base/target")
     ]
     assert picked[0] == picked[1] and len(picked[0]) == 2

@@ -67,7 +67,7 @@ def recogniser(corpus, cache) -> Recogniser:
 
 @pytest.fixture(scope="module")
 def encoders(corpus, cache):
-    short = {"steps": 25, "seconds": 8.0}
+    short = {"steps": 25, "count": 8}
     return built(SpeakerEncoder(corpus, cache, **short), EmotionEncoder(corpus, cache, **short))
 
 

@@ -4,7 +4,8 @@ import os
 import threading
 import urllib.error
 import urllib.request
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
@@ -121,7 +122,19 @@ class WandbLogger(RunLogger, Logger):
     def log_table(self, name: str, columns: Sequence[str], rows: Sequence[Sequence[Any]]) -> None:
         import wandb
 
-        self.experiment.log({name: wandb.Table(columns=list(columns), data=[list(row) for row in rows])})
+        with self._staging():
+            self.experiment.log({name: wandb.Table(columns=list(columns), data=[list(row) for row in rows])})
+
+    @contextmanager
+    def _staging(self) -> Iterator[None]:
+        """W&B keeps a copy of a table until it is sent: below the run folder, not in the home folder."""
+        given = os.environ.get("WANDB_DATA_DIR")
+        os.environ["WANDB_DATA_DIR"] = given or str(self.folder.resolve() / "wandb" / "data")
+        try:
+            yield
+        finally:
+            if given is None:
+                del os.environ["WANDB_DATA_DIR"]
 
     @rank_zero_only
     def log_artifact(self, name: str, type: str, path: Path, uses: Sequence[Used] = ()) -> None:

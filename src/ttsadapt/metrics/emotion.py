@@ -14,7 +14,7 @@ from ttsadapt.metrics.signal import at_rate, recording
 class _EmotionMetric(JudgedMetric[EmotionEncoder]):
     better: ClassVar[str] = "higher"
 
-    def __init__(self, steps: int = 160) -> None:
+    def __init__(self, steps: int = 300) -> None:
         super().__init__(steps)
 
     def needs(self, corpus: Path, cache: Path) -> tuple[EmotionEncoder]:

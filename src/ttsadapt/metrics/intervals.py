@@ -1,12 +1,13 @@
 """How sure a mean is: bootstrap intervals over utterances, paired where two systems said the same."""
 
 import math
+import warnings
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import binomtest, bootstrap
+from scipy.stats import DegenerateDataWarning, binomtest, bootstrap
 
 
 class Interval(NamedTuple):
@@ -62,7 +63,8 @@ def _bootstrapped(value: np.ndarray, weight: np.ndarray, draws: int, seed: int) 
         return (v * w).sum(axis) / w.sum(axis)
 
     for method in ("BCa", "percentile"):  # the acceleration is undefined for some very small samples
-        with np.errstate(invalid="ignore", divide="ignore"):
+        with np.errstate(invalid="ignore", divide="ignore"), warnings.catch_warnings():
+            warnings.simplefilter("ignore", DegenerateDataWarning)
             found = bootstrap(
                 (value, weight), mean, paired=True, vectorized=True, n_resamples=draws, method=method, rng=np.random.default_rng(seed)
             ).confidence_interval

@@ -22,7 +22,7 @@ class PhoneErrorRate(UtteranceMetric):
     better: ClassVar[str] = "lower"
     higher_is_better = False
 
-    def __init__(self, steps: int = 400) -> None:
+    def __init__(self, steps: int = 1200) -> None:
         """`steps`: how long the recogniser is trained."""
         super().__init__()
         self.steps = steps

@@ -16,7 +16,7 @@ LEVEL = 0.1
 _FRAME, _HOP = RATE * 25 // 1000, RATE * 10 // 1000
 
 
-def speech(audio: Tensor, drop: float = 40.0, margin: float = 0.02) -> tuple[int, int]:
+def speech(audio: Tensor, drop: float = 50.0, margin: float = 0.02) -> tuple[int, int]:
     """(samples,) at RATE -> first and end sample of what is louder than `drop` dB below the 95th percentile of 25 ms levels.
 
     `margin` seconds are kept on both sides. (0, 0) when there is nothing but zeros.

@@ -11,9 +11,6 @@ from ttsadapt.data.utterance import Utterance
 from ttsadapt.metrics.judges.clips import Clip
 from ttsadapt.metrics.judges.encoder import Encoder, Network, by_set
 
-_SCALE = 10.0
-"""sharpness of the probabilities: smaller than the 30 of training, which saturates"""
-
 
 class EmotionEncoder(Encoder):
     name: ClassVar[str] = "emotion-encoder"
@@ -21,9 +18,9 @@ class EmotionEncoder(Encoder):
     what: ClassVar[str] = "emotion"
 
     def __init__(
-        self, corpus: Path, cache: Path, steps: int = 160, seconds: float = 44.0, crop: float = 2.0, margin: float = 0.2, lr: float = 3e-3
+        self, corpus: Path, cache: Path, steps: int = 300, count: int = 12, crop: float = 1.6, margin: float = 0.0, scale: float = 15.0
     ) -> None:
-        super().__init__(corpus, cache, steps, seconds, crop, margin, lr)
+        super().__init__(corpus, cache, steps, count, crop, margin, scale)
 
     def label(self, utterance: Utterance) -> str:
         return utterance.emotion
@@ -34,7 +31,7 @@ class EmotionEncoder(Encoder):
         vector = self.embed(audio)
         if vector is None:
             return None
-        return dict(zip(self.classes, (_SCALE * _cosines(self.model, vector)).softmax(-1).tolist(), strict=True))
+        return dict(zip(self.classes, (self.scale * _cosines(self.model, vector)).softmax(-1).tolist(), strict=True))
 
     def examine(self, model: Network, classes: Sequence[str], vectors: list[tuple[Clip, Tensor]]) -> dict[str, float]:
         """Share of held-out clips taken for another emotion, in %."""

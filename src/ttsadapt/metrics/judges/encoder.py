@@ -18,10 +18,10 @@ from ttsadapt.errors import UserError
 from ttsadapt.metrics.judges.clips import Clip
 from ttsadapt.metrics.judges.judge import Judge
 from ttsadapt.metrics.judges.reproducible import reproducible
-from ttsadapt.metrics.judges.training import Rooms, balanced, batches, fit, padded, smeared
+from ttsadapt.metrics.judges.training import Rooms, balanced, blurred, fit, padded, shuffled
 from ttsadapt.metrics.signal import RATE, levelled, trimmed
 
-_HOP = RATE // 80
+_HOP = RATE * 16 // 1000
 
 
 class Network(nn.Module):
@@ -49,10 +49,10 @@ class Encoder(Judge):
     what: ClassVar[str]
     revision: ClassVar[int] = 1
 
-    def __init__(self, corpus: Path, cache: Path, steps: int, seconds: float, crop: float, margin: float, lr: float) -> None:
-        """`steps` of the optimiser, each on `seconds` of audio cut to at most `crop` seconds a clip."""
-        super().__init__(corpus, cache, steps=steps, seconds=seconds, crop=crop, margin=margin, lr=lr)
-        self.steps, self.seconds, self.crop, self.margin, self.lr = steps, seconds, crop, margin, lr
+    def __init__(self, corpus: Path, cache: Path, steps: int, count: int, crop: float, margin: float, scale: float) -> None:
+        """`steps` of the optimiser, each on `count` clips cut to at most `crop` seconds; angular `margin` and `scale` of the loss."""
+        super().__init__(corpus, cache, steps=steps, count=count, crop=crop, margin=margin, scale=scale)
+        self.steps, self.count, self.crop, self.margin, self.scale = steps, count, crop, margin, scale
 
     @abstractmethod
     def label(self, utterance: Utterance) -> str: ...
@@ -83,8 +83,8 @@ class Encoder(Judge):
             )
         with reproducible():
             model = Network(len(classes))
-            order = batches(balanced(clips), self.seconds)
-            fit(model, self._loss(model, classes), order, self.steps, self.lr, f"{self.what} encoder")
+            order = shuffled(balanced(clips), self.count)
+            fit(model, self._loss(model, classes), order, self.steps, 3e-3, f"{self.what} encoder")
             held = embedded(model, self.clips.held_out(), f"{self.what} encoder on held-out recordings")
             self.keep(folder, model)
         self.write(folder, model, {"classes": classes, "steps": self.steps, "unit": "%", "error": self.examine(model, classes, held)})
@@ -94,12 +94,12 @@ class Encoder(Judge):
 
     def _loss(self, model: Network, classes: Sequence[str]) -> Callable[[list[Clip], float], Tensor]:
         index, rooms = {c: i for i, c in enumerate(classes)}, Rooms()
-        criterion = LogSoftmaxWrapper(AdditiveAngularMargin(margin=self.margin, scale=30.0))
+        criterion = LogSoftmaxWrapper(AdditiveAngularMargin(margin=self.margin, scale=self.scale))
 
         def loss(clips: list[Clip], progress: float) -> Tensor:
             audio, samples = padded([_cropped(c.audio, self.crop) for c in clips])
             wanted = torch.tensor([index[self.label(c.utterance)] for c in clips])
-            vectors = model(rooms(audio, samples), samples / audio.shape[1], smeared)
+            vectors = model(rooms(audio, samples), samples / audio.shape[1], blurred)
             return criterion(model.classifier(vectors[:, None]), wanted[:, None])
 
         return loss

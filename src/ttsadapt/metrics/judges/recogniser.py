@@ -19,7 +19,7 @@ from ttsadapt.data.utterance import Utterance
 from ttsadapt.metrics.judges.clips import Clip
 from ttsadapt.metrics.judges.judge import Judge
 from ttsadapt.metrics.judges.reproducible import reproducible
-from ttsadapt.metrics.judges.training import Rooms, balanced, batches, fit, padded, smeared
+from ttsadapt.metrics.judges.training import Rooms, balanced, batches, blurred, fit, padded
 from ttsadapt.metrics.signal import RATE, levelled, trimmed
 from ttsadapt.text.phones import phonemize, split_stress
 
@@ -77,7 +77,7 @@ class Recogniser(Judge):
     name: ClassVar[str] = "recogniser"
     revision: ClassVar[int] = 1
 
-    def __init__(self, corpus: Path, cache: Path, steps: int = 400, seconds: float = 40.0, lr: float = 3e-3) -> None:
+    def __init__(self, corpus: Path, cache: Path, steps: int = 1200, seconds: float = 12.0, lr: float = 3e-3) -> None:
         """`steps` of the optimiser, each on `seconds` of audio."""
         super().__init__(corpus, cache, steps=steps, seconds=seconds, lr=lr)
         self.steps, self.seconds, self.lr = steps, seconds, lr
@@ -116,7 +116,7 @@ class _Loss:
 
     def __call__(self, clips: list[Clip], progress: float) -> Tensor:
         audio, samples = padded([c.audio for c in clips])
-        logits = self.model(self.rooms(audio, samples), samples, smeared)
+        logits = self.model(self.rooms(audio, samples), samples, blurred)
         wanted = [torch.tensor([self.index[p] for p in phones_of(c.utterance)]) for c in clips]
         counts, likely = torch.tensor([len(w) for w in wanted]), logits.log_softmax(-1)
         loss = F.ctc_loss(likely.transpose(0, 1), torch.cat(wanted), steps_of(samples), counts, zero_infinity=True)

@@ -25,9 +25,9 @@ class SpeakerEncoder(Encoder):
     what: ClassVar[str] = "speaker"
 
     def __init__(
-        self, corpus: Path, cache: Path, steps: int = 180, seconds: float = 40.0, crop: float = 1.25, margin: float = 0.2, lr: float = 3e-3
+        self, corpus: Path, cache: Path, steps: int = 180, count: int = 24, crop: float = 1.2, margin: float = 0.1, scale: float = 20.0
     ) -> None:
-        super().__init__(corpus, cache, steps, seconds, crop, margin, lr)
+        super().__init__(corpus, cache, steps, count, crop, margin, scale)
 
     def label(self, utterance: Utterance) -> str:
         return utterance.speaker

@@ -27,6 +27,15 @@ def batches(clips: Sequence[Clip], seconds: float) -> Iterator[list[Clip]]:
             yield groups[i]
 
 
+def shuffled(clips: Sequence[Clip], count: int) -> Iterator[list[Clip]]:
+    """`count` clips at a time in random order, for ever; slow emotions are long clips, so batches of one length would hold one class."""
+    count = min(count, len(clips))
+    while True:
+        order = torch.randperm(len(clips)).tolist()
+        for i in range(0, len(order) - count + 1, count):
+            yield [clips[k] for k in order[i : i + count]]
+
+
 def balanced(clips: Sequence[Clip], most: int = 3) -> list[Clip]:
     """Clips of sets that are small beside the largest one are there up to `most` times: a new voice is not drowned by the old ones."""
     seconds: dict[str, int] = {}
@@ -44,7 +53,7 @@ def padded(clips: Sequence[Tensor]) -> tuple[Tensor, Tensor]:
 class Rooms(nn.Module):
     """White noise (speechbrain's AddNoise) and made-up rooms: noise that decays by 60 dB in 50 to 250 ms (Polack 1988)."""
 
-    def __init__(self, noisy: float = 0.4, reverberant: float = 0.25) -> None:
+    def __init__(self, noisy: float = 0.15, reverberant: float = 0.1) -> None:
         super().__init__()
         self.noisy, self.reverberant = noisy, reverberant
         self.noise = AddNoise(snr_low=15, snr_high=40)
@@ -65,17 +74,13 @@ class Rooms(nn.Module):
         return response
 
 
-def smeared(mel: Tensor, share: float = 0.3) -> Tensor:
-    """(B, bands, T) with two bands of frequencies masked and, sometimes, blurred as the means of a regression model are."""
-    bands = mel.shape[1]
-    for _ in range(2):
-        first, width = int(torch.randint(bands - 10, ())), int(torch.randint(10, ()))
-        mel = mel.index_fill(1, torch.arange(first, first + width), 0.0)
-    if torch.rand(()) < share:
-        tall, wide = (int(torch.randint(3, ())) for _ in range(2))  # half widths in bands and frames
-        size, padding = (2 * tall + 1, 2 * wide + 1), (tall, wide)
-        mel = nn.functional.avg_pool2d(mel[:, None], size, 1, padding, count_include_pad=False)[:, 0]
-    return mel
+def blurred(mel: Tensor, share: float = 0.15) -> Tensor:
+    """(B, bands, T), now and then averaged over neighbours: what regression models say is such a mean."""
+    if torch.rand(()) >= share:
+        return mel
+    tall, wide = (int(torch.randint(3, ())) for _ in range(2))  # half widths in bands and frames
+    size, padding = (2 * tall + 1, 2 * wide + 1), (tall, wide)
+    return nn.functional.avg_pool2d(mel[:, None], size, 1, padding, count_include_pad=False)[:, 0]
 
 
 Loss = Callable[[list[Clip], float], Tensor]

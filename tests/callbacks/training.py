@@ -172,5 +172,5 @@ if __name__ == "__main__":
     parser.add_argument("--devices", type=int, default=1)
     asked = parser.parse_args()
     torch.set_num_threads(1)
-    ranks = {"devices": asked.devices, "strategy": "ddp_fork", "use_distributed_sampler": False} if asked.devices > 1 else {}
+    ranks = {"devices": asked.devices, "strategy": "ddp", "use_distributed_sampler": False} if asked.devices > 1 else {}
     train(asked.folder, module=partial(Module, naps=asked.naps), **ranks)

@@ -182,10 +182,10 @@ def test_answers(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_secrets_and_home_stay_here() -> None:
     config = {
-        "api_key": "k", "hf_token": "t", "db-password": "p", "data": [{"path": Path("/home/me/voices"), "secret": "s"}],
-        "tokens_per_second": 5.0, "pad_token": 3, "out": "see /home/me/x",
+        "api_key": "k", "hf_token": "t", "db-password": "p", "data": [{"path": Path("/Users/me/voices"), "secret": "s"}],
+        "tokens_per_second": 5.0, "pad_token": 3, "out": "see /Users/me/x",
     }  # fmt: skip
-    assert public(config, home="/home/me") == {
+    assert public(config, home="/Users/me") == {
         "data": [{"path": "~/voices"}], "tokens_per_second": 5.0, "pad_token": 3, "out": "see ~/x",
     }  # fmt: skip
 

@@ -21,11 +21,6 @@ MINI = [
     "data.unseen_train=2",
     "data.unseen_test=2",
     "data.processes=1",
-    "backbone.width=32",
-    "backbone.hidden=32",
-    "backbone.encoder_blocks=1",
-    "backbone.decoder_blocks=3",
-    "backbone.predictor_hidden=32",
     "batch_frames=500",
     "metric=[mcd,f0]",
     "trainer.max_steps=12",
@@ -36,6 +31,15 @@ MINI = [
     "trainer.accelerator=cpu",
     "trainer.threads=1",
 ]
+
+SMALL = [
+    "backbone.width=32",
+    "backbone.hidden=32",
+    "backbone.encoder_blocks=1",
+    "backbone.decoder_blocks=3",
+    "backbone.predictor_hidden=32",
+]
+"""sizes of the default backbone"""
 
 
 @pytest.fixture(scope="session")
@@ -49,13 +53,16 @@ def outputs(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def mini(outputs):
-    """`mini("strategy=[lora]", ...)` composes a small run; `mini.args(...)` gives the overrides for a process."""
+    """`mini("strategy=[lora]", ...)` composes a small run; `mini.args(...)` gives the overrides for a process.
+
+    `small=False`: of another backbone, whose sizes the caller gives.
+    """
     os.environ["TTSADAPT_OUTPUTS"], os.environ["TTSADAPT_CONFIG_DIR"] = str(outputs), str(OWN)
 
-    def compose(*overrides):
+    def compose(*overrides, small=True):
         from ttsadapt.config.base import composed
 
-        return composed(*MINI, *overrides)
+        return composed(*MINI, *(SMALL if small else []), *overrides)
 
-    compose.args = lambda *overrides: [*MINI, *overrides]
+    compose.args = lambda *overrides: [*MINI, *SMALL, *overrides]
     return compose

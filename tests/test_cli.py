@@ -105,11 +105,12 @@ MISTAKES = {
     "backbon=x": "there is no key backbon: did you mean 'backbone'?",
     "strategy.lora.rank=high": "strategy.lora.rank='high' does not fit: int is wanted",
     "train_on=targt": "train_on='targt' does not fit: target or source is wanted",
-    "base=quickstart/bse": "experiments=quickstart/bse: there is no such option: did you mean 'quickstart/base'?",
+    "base=quickstart/bse": "base=quickstart/bse: there is no such option: did you mean 'quickstart/base'?",
     "+optimizer.weight_decy=1": "optimizer.weight_decy is not a key of AdamW: did you mean 'weight_decay'?",
     "strategy=[lora": "cannot read 'strategy=[lora'",
     "lora": "cannot read 'lora': no = in it",
     "trainer.max_steps=???": "trainer.max_steps has no value: add trainer.max_steps=...",
+    "--hlep": "there is no option --hlep: did you mean '--help'?",
 }
 
 

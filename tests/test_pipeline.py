@@ -92,6 +92,32 @@ def test_a_run_that_died_while_it_was_scored_ends_as_it_would_have(done):
     assert after["sets"] == before["sets"] and after["kl"] == before["kl"]
 
 
+def test_more_metrics_for_a_finished_run_leave_its_others(done, mini, capsys):
+    from ttsadapt.finished import evaluate
+
+    _, folder = done
+    before, scores = json.loads((folder / "summary.json").read_text()), rows(folder / "scores.csv")
+    evaluate(mini("metric=[rate]", "study=done"), folder, ["metric=[rate]"])
+    after = json.loads((folder / "summary.json").read_text())
+    assert [r for r in rows(folder / "scores.csv") if r["metric"] != "rate"] == scores
+    for name, metrics in before["sets"].items():
+        assert {m: after["sets"][name][m] for m in metrics} == metrics
+        assert after["sets"][name]["rate"]["n"] == metrics["mcd"]["n"]
+    assert after["gain"]["mcd"] == before["gain"]["mcd"]
+    said = capsys.readouterr().out
+    assert str(folder) in said and "report study=done" in said
+
+
+def test_a_combination_that_trains_nothing_leaves_nothing_behind(mini):
+    from ttsadapt.errors import ConfigError
+    from ttsadapt.run import train
+
+    cfg = mini("strategy=[ewc,kd]", "study=idle")
+    with pytest.raises(ConfigError, match=r"strategy=\[ewc,kd\] trains nothing: add full"):
+        train(cfg)
+    assert not run_folder(cfg).exists()
+
+
 def test_the_same_config_in_another_order_is_the_same_run(done, mini, capsys):
     from ttsadapt.run import train
 

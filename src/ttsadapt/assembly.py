@@ -47,6 +47,8 @@ class Run(Artifact):
         return run_lock(self.folder)
 
     def produce(self) -> None:
+        steps = f"pretraining the model in {self.cfg.trainer.max_steps} steps" if self.cfg.strategy else "scoring the untuned model"
+        print(f"first, and only once: {steps}, in {self.folder}", flush=True)
         config = self.folder / "config.yaml"
         write_text(config, OmegaConf.to_yaml(self.cfg, resolve=True))
         if subprocess.run([sys.executable, "-m", "ttsadapt.job", str(config)]).returncode:
@@ -75,7 +77,9 @@ class FittedFrontend(Artifact):
 
     def build(self, folder: Path) -> None:
         frontend = instantiate(self.cfg.backbone.frontend)
-        frontend.fit(self.corpus.utterances(f"{self.cfg.train_on}.train"))
+        learnt, names = f"{self.cfg.train_on}.train", self.corpus.names()
+        frontend.heard = [u for name in names if name.endswith(".train") and name != learnt for u in self.corpus.utterances(name)]
+        frontend.fit(self.corpus.utterances(learnt))
         torch.save(frontend.state(), folder / "frontend.pt")
 
 
@@ -111,7 +115,7 @@ class Base:
     frontend: Frontend
     backbone: Backbone
     hash: str
-    """of its weights; empty when training starts from scratch"""
+    """of its weights, or of the released file they came from; empty when training starts from scratch"""
 
 
 class Assembly:
@@ -131,6 +135,15 @@ class Assembly:
             return (self.corpus, FittedFrontend(self.cfg, self.corpus, self.cache))
         return (self.corpus, self.before, Run(self.base_cfg, first=(self.before,)))
 
+    @property
+    def released(self) -> str | None:
+        """The checkpoint that the backbone is loaded from by its own config; then it needs no run that pretrains it."""
+        return self.cfg.backbone.get("path")
+
+    @property
+    def pretrained(self) -> bool:
+        return self.base_cfg is not None or self.released is not None
+
     @cached_property
     def base(self) -> Base:
         place = (
@@ -143,7 +156,7 @@ class Assembly:
         node = {k: v for k, v in self.cfg.backbone.items() if k != "frontend"}
         backbone: Backbone = instantiate(node, frontend=frontend)
         if self.base_cfg is None:
-            return Base(frontend, backbone, "")
+            return Base(frontend, backbone, content_hash(Path(self.released).expanduser()) if self.released else "")
         weights = place / "model.safetensors"
         try:
             backbone.load_state_dict(load_file(weights))

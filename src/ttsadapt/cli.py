@@ -65,7 +65,11 @@ def complete(flag: str, arguments: list[str]) -> None:
     """The shell's script asks `ttsadapt -sc query=<shell>`: the command is completed here, and hidden from Hydra's own completion."""
     line = os.environ.get("COMP_LINE", "")
     words = line.split()
-    if not arguments[:1] or not arguments[0].startswith("query="):
+    asked, _, shell = (arguments or [""])[0].partition("=")
+    if asked in ("install", "uninstall", "query") and shell not in ("bash", "zsh", "fish"):
+        print(f"error: {asked}={shell}: there is completion for bash, zsh and fish", file=sys.stderr)
+        sys.exit(2)
+    if asked != "query":
         become("train", [flag, *arguments])
     elif len(words) > 2 or (len(words) == 2 and line.endswith(" ")):
         if words[1] in COMMANDS:
@@ -78,7 +82,8 @@ def complete(flag: str, arguments: list[str]) -> None:
 def unknown(command: str) -> int:
     from ttsadapt.config.nearest import hint
 
-    print(f"error: there is no command {command!r}{hint(command, COMMANDS)} (ttsadapt --help)", file=sys.stderr)
+    kind, names = ("option", ["--help", "--version"]) if command.startswith("-") else ("command", list(COMMANDS))
+    print(f"error: there is no {kind} {command!r}{hint(command, names)} (ttsadapt --help)", file=sys.stderr)
     return 2
 
 

@@ -6,9 +6,14 @@ from ttsadapt.config.app import command
 
 
 def job(cfg: DictConfig) -> None:
+    from hydra.core.hydra_config import HydraConfig
+
+    from ttsadapt.config.finding import find
+
+    folder, asked = find(cfg), list(HydraConfig.get().overrides.task)
     from ttsadapt.finished import evaluate
 
-    return evaluate(cfg)
+    return evaluate(cfg, folder, asked)
 
 
 main = command("evaluate", job)

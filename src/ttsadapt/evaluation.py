@@ -122,6 +122,18 @@ def improvement(table: Mapping[str, Mapping[str, Mapping[str, Row]]], name: str,
     return paired_interval(sign * np.asarray(after), sign * np.asarray(before), weights=weights, groups=texts)
 
 
+def told(summary: Mapping[str, Any], folder: Path) -> str:
+    """What a finished run says at the end: where it is, and its figures."""
+    lines = [f"{summary['name']}: finished in {folder}"]
+    for name, scores in summary.get("sets", {}).items():
+        for metric, s in scores.items():
+            figures = f"{s['mean']:9.3f} [{s['low']:.3f}, {s['high']:.3f}]" if s["mean"] is not None else "        –"
+            lines.append(f"  {name:20} {metric:16} {figures} {s['unit']}, n = {s['n']}")
+    if summary.get("sets"):
+        lines.append(f"beside its baseline, to look at and listen to: ttsadapt report study={summary['study']}")
+    return "\n".join(lines)
+
+
 def _goodness(row: Row, ideal: Row | None) -> float:
     """The value turned so that more is better; what is best near the reference counts its distance to the recording."""
     if row["better"] == "near reference":

@@ -1,5 +1,6 @@
 """What can be done with a finished run: score it again, let it speak; and what can be asked of a base: how its blocks rank."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import torch
@@ -12,7 +13,8 @@ from ttsadapt.backbones.base import Request
 from ttsadapt.config.base import untuned_config
 from ttsadapt.config.identity import run_folder
 from ttsadapt.data.audio import save
-from ttsadapt.errors import CheckpointError, UserError
+from ttsadapt.errors import UserError
+from ttsadapt.evaluation import read_scores, summarise, told, write_scores
 from ttsadapt.files import read_json, write_json
 from ttsadapt.learner import Learner
 from ttsadapt.run import build_learner, look
@@ -22,8 +24,6 @@ from ttsadapt.text.phones import phonemize
 
 def restored(folder: Path) -> tuple[Assembly, Learner]:
     """A run's tuned model, from its folder alone."""
-    if not (folder / "config.yaml").is_file():
-        raise CheckpointError(f"{folder} holds no run: give a folder that has a config.yaml, as in outputs/<study>/<run id>")
     cfg = OmegaConf.load(folder / "config.yaml")
     assembly = Assembly(cfg)  # type: ignore[arg-type]
     ensure(*assembly.needs())
@@ -34,36 +34,33 @@ def restored(folder: Path) -> tuple[Assembly, Learner]:
     return assembly, learner.eval()
 
 
-def find(cfg: DictConfig) -> Path:
-    """The folder that `run=` names: a path, or <study>/<run id> below the outputs."""
-    if cfg.run is None:
-        return run_folder(cfg)
-    for folder in (Path(cfg.run).expanduser(), Path(cfg.paths.outputs) / cfg.run):
-        if (folder / "config.yaml").is_file():
-            return folder
-    runs = sorted(f"{p.parent.parent.name}/{p.parent.name}" for p in Path(cfg.paths.outputs).glob("*/*/summary.json"))
-    raise UserError(f"run={cfg.run}: no such run; there are {', '.join(runs[:6]) or 'none'}{' ...' if len(runs) > 6 else ''}")
+def evaluate(cfg: DictConfig, folder: Path, asked: Sequence[str]) -> None:
+    """Speak and score a run's test sentences again: with its own metrics and sets, or with those that were `asked` for.
 
-
-def evaluate(cfg: DictConfig) -> None:
-    """Speak and score the test sentences again, with the metrics and sets of this config."""
-    folder = find(cfg)
+    Scores by metrics that were not asked for stay.
+    """
+    before = [] if not (folder / "scores.csv").is_file() else read_scores(folder / "scores.csv")
     assembly, learner = restored(folder)
-    assembly.cfg.evaluation, assembly.cfg.metric = cfg.evaluation, cfg.metric
-    metrics = {name: instantiate(node) for name, node in cfg.metric.items()}
+    if any(o.startswith("evaluation.") for o in asked):
+        assembly.cfg.evaluation = cfg.evaluation
+    if any(o.startswith(("metric=", "metric.", "metric@", "+metric")) for o in asked):
+        assembly.cfg.metric = cfg.metric
+    metrics = {name: instantiate(node) for name, node in assembly.cfg.metric.items()}
     ensure(*judge_needs(assembly, metrics))
-    tuned = any(p.requires_grad for p in learner.parameters()) and assembly.base_cfg is not None
+    tuned = any(p.requires_grad for p in learner.parameters()) and assembly.pretrained
     untuned = Run(untuned_config(assembly.cfg), first=assembly.needs()) if tuned else None
-    summary = read_json(folder / "summary.json") | score_run(assembly, learner, metrics, folder, untuned)
+    summary = read_json(folder / "summary.json")
+    scored = score_run(assembly, learner, metrics, folder, untuned)
+    rows = [r for r in before if r["metric"] not in metrics] + read_scores(folder / "scores.csv")
+    write_scores(folder / "scores.csv", rows)
+    judged = summary.get("judges", {}) | scored["judges"]
+    summary |= scored | summarise(rows) | {"judges": judged}
     write_json(folder / "summary.json", summary)
-    for name, scores in summary["sets"].items():
-        for metric, s in scores.items():
-            print(f"{name:24} {metric:20} {s['mean']:8.3f} [{s['low']:.3f}, {s['high']:.3f}] {s['unit']} n={s['n']}")
+    print(told(summary, folder))
 
 
-def synthesize(cfg: DictConfig) -> None:
+def synthesize(cfg: DictConfig, folder: Path) -> None:
     """Speak `text` with the voice and emotion asked for."""
-    folder = find(cfg)
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
     assembly, learner = restored(folder)

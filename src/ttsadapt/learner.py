@@ -31,6 +31,8 @@ def adapt(backbone: Backbone, strategies: Mapping[str, Strategy], look: Look) ->
     for _, strategy in named:
         for parameter in [*strategy.trainable(backbone), *strategy.parameters()]:
             claims.setdefault(id(parameter), (parameter, strategy.lr))
+    if named and not claims:
+        raise ConfigError(idle(strategies))
     for _, strategy in named:
         strategy.ready(backbone, set(claims))
     return list(claims.values())
@@ -43,9 +45,13 @@ def freeze(backbone: Backbone, strategies: Mapping[str, Strategy], claims: Itera
     for parameter, _ in claims:
         parameter.requires_grad_(True)
     if strategies and not any(p.requires_grad for module in [backbone, *strategies.values()] for p in module.parameters()):
-        raise ConfigError(
-            f"strategy=[{','.join(strategies)}] trains nothing: add full, partial, csp or lora (strategy=[lora,{','.join(strategies)}])"
-        )
+        raise ConfigError(idle(strategies))
+
+
+def idle(strategies: Iterable[str]) -> str:
+    """The message about strategies that train nothing."""
+    names = ",".join(strategies)
+    return f"strategy=[{names}] trains nothing: add full, partial, csp or lora (strategy=[lora,{names}])"
 
 
 class Learner(L.LightningModule):
@@ -163,7 +169,8 @@ class Learner(L.LightningModule):
         missing = [n for n in self.changed_state() if n not in saved]
         if wrong or missing:
             raise CheckpointError(
-                f"{where} does not fit this run's strategies: {(wrong + missing)[0]} (and {len(wrong + missing) - 1} more)"
+                f"{where} is of other strategies than this run's: it {'has' if wrong else 'lacks'} {(wrong + missing)[0]} "
+                f"(and {len(wrong + missing) - 1} more): put the run's own checkpoint there, or remove it and train again"
             )
         return own | saved
 

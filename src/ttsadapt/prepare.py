@@ -17,7 +17,7 @@ def job(cfg: DictConfig) -> None:
 
     corpus = PreparedCorpus(instantiate(cfg.data), Path(cfg.paths.cache))
     ensure(corpus)
-    print("\n".join([*table(corpus.card["sets"]), str(corpus.folder)]))
+    print("\n".join([*table(corpus.card["sets"]), *names(corpus.card["sets"]), str(corpus.folder)]))
 
 
 def table(sets: dict[str, dict[str, Any]]) -> list[str]:
@@ -26,6 +26,15 @@ def table(sets: dict[str, dict[str, Any]]) -> list[str]:
     rows = [head, *([name, *_counts(part)] for name, part in sets.items())]
     widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
     return ["  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:]))]) for row in rows]
+
+
+def names(sets: dict[str, dict[str, Any]], most: int = 24) -> list[str]:
+    """Who speaks and how, as it was read from the data: a wrong pattern shows here."""
+    lines = []
+    for kind in ("voices", "emotions"):
+        found = sorted({name for part in sets.values() for name in part[kind]})
+        lines.append(f"{kind}: {', '.join(found[:most])}{' ...' if len(found) > most else ''}")
+    return lines
 
 
 def _counts(part: dict[str, Any]) -> list[str]:

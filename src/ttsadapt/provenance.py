@@ -1,9 +1,7 @@
 """What a run was made with, and how long it took."""
 
 import platform
-import resource
 import subprocess
-import sys
 import time
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -12,6 +10,7 @@ import lightning as L
 import torch
 from omegaconf import DictConfig, OmegaConf
 
+from ttsadapt.callbacks.throughput import peak_memory
 from ttsadapt.config.identity import code_hash
 from ttsadapt.config.paths import root
 
@@ -55,7 +54,7 @@ def provenance(cfg: DictConfig, base_hash: str, corpus: str, stopwatch: Stopwatc
         "git": _git(), "code": code_hash(), "packages": {name: _version(name) for name in PACKAGES}, "python": platform.python_version(),
         "platform": platform.platform(), "device": _device(), "threads": torch.get_num_threads(), "seed": cfg.seed, "base": base_hash,
         "data": corpus, "train_seconds": stopwatch.seconds,
-        "peak_memory_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1 if sys.platform == "darwin" else 1024) / 1024**2,
+        "peak_memory_gib": peak_memory()["resident_gib"],
         "cpu_seconds": time.process_time(), "overrides": OmegaConf.to_container(cfg.get("asked", OmegaConf.create([]))),
     }  # fmt: skip
 

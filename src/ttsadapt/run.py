@@ -19,9 +19,10 @@ from ttsadapt.config.base import untuned_config
 from ttsadapt.config.identity import code_hash, run_folder, run_id, status
 from ttsadapt.data.features import FeatureSet
 from ttsadapt.data.module import AdaptationData
-from ttsadapt.errors import DataError, UserError
-from ttsadapt.files import replacing, write_json, write_text
-from ttsadapt.learner import Learner, adapt
+from ttsadapt.errors import ConfigError, DataError, UserError
+from ttsadapt.evaluation import told
+from ttsadapt.files import digest, replacing, write_json, write_text
+from ttsadapt.learner import Learner, adapt, idle
 from ttsadapt.loggers.base import RunLogger, Used
 from ttsadapt.provenance import Stopwatch, provenance
 from ttsadapt.scoring import judge_needs, score_run
@@ -43,6 +44,7 @@ def train(cfg: DictConfig, locked: bool = False) -> float | None:
 
     `locked`: the process that asked for this one holds the run's lock.
     """
+    refuse_idle(cfg)  # before there is a folder: what can never run leaves nothing behind
     folder = run_folder(cfg)
     folder.mkdir(parents=True, exist_ok=True)
     if not is_main():
@@ -58,6 +60,13 @@ def train(cfg: DictConfig, locked: bool = False) -> float | None:
             head = {"status": "failed", "run_id": run_id(cfg), "study": cfg.study, "name": name_of(cfg)}
             write_json(folder / "summary.json", head | {"error": line, "traceback": traceback.format_exc()})
             raise
+
+
+def refuse_idle(cfg: DictConfig) -> None:
+    """ConfigError when no strategy of this config can train anything."""
+    strategies = {name: instantiate(node) for name, node in sorted(cfg.strategy.items())}
+    if strategies and not any(s.claims for s in strategies.values()):
+        raise ConfigError(idle(strategies))
 
 
 def _train(cfg: DictConfig, folder: Path) -> float | None:
@@ -87,7 +96,7 @@ def _train(cfg: DictConfig, folder: Path) -> float | None:
         _keep(learner, assembly, folder)
     # The training graph is gone: what follows looks at the tuned model only.
     learner.eval().to("cpu" if trainer is None else trainer.strategy.root_device)
-    untuned = Run(untuned_config(cfg), first=assembly.needs()) if claims and assembly.base_cfg is not None and metrics else None
+    untuned = Run(untuned_config(cfg), first=assembly.needs()) if claims and assembly.pretrained and metrics else None
     scored = score_run(assembly, learner, metrics, folder, untuned)
     summary = summarise(cfg, learner, stopwatch) | scored
     write_json(folder / "provenance.json", provenance(cfg, learner.base_hash, assembly.corpus.folder.name, stopwatch))
@@ -95,6 +104,7 @@ def _train(cfg: DictConfig, folder: Path) -> float | None:
         uses = [Used(f"base-{learner.base_hash}", "base", learner.base_hash)] if learner.base_hash else []
         _tell(trainer, folder, summary, [*uses, Used(assembly.corpus.folder.name, "corpus", assembly.corpus.folder.name)])
     write_json(folder / "summary.json", summary)
+    print(told(summary, folder))
     return None
 
 
@@ -124,9 +134,14 @@ def look(assembly: Assembly, name: str) -> Study:
     cfg = assembly.cfg
     (learnt,) = assembly.features(f"{assembly.learnt}.train")
     source = source_of(assembly)
-    cache = assembly.cache / "studies" / f"{assembly.base.hash or 'scratch'}-{assembly.corpus.folder.name}"
+    cache = assembly.cache / "studies" / f"{assembly.base.hash or _drawn(cfg)}-{assembly.corpus.folder.name}"
     cache.mkdir(parents=True, exist_ok=True)
     return Study(assembly.base.backbone, source, learnt, cache, cfg.seed, generator(cfg.seed, name))
+
+
+def _drawn(cfg: DictConfig) -> str:
+    """Stands for the hash of a base whose weights are drawn at random: they follow from its config and the seed."""
+    return f"scratch-{digest([OmegaConf.to_container(cfg.backbone, resolve=True), cfg.seed])}"
 
 
 def source_of(assembly: Assembly) -> FeatureSet:
@@ -167,7 +182,7 @@ def _keep(learner: Learner, assembly: Assembly, folder: Path) -> None:
     """Beyond the checkpoints: adapters and rankings of the strategies; whole weights when this run is a base for others."""
     for strategy in learner.strategies.values():
         strategy.save(learner.backbone, folder)  # type: ignore[operator]
-    if assembly.base_cfg is None:
+    if not assembly.pretrained:
         place = folder / "checkpoints"
         with replacing(place / "model.safetensors") as temporary:
             temporary.write_bytes(save({n: t.detach().cpu().contiguous().clone() for n, t in learner.backbone.state_dict().items()}))

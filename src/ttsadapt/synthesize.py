@@ -6,9 +6,12 @@ from ttsadapt.config.app import command
 
 
 def job(cfg: DictConfig) -> None:
+    from ttsadapt.config.finding import find
+
+    folder = find(cfg)
     from ttsadapt.finished import synthesize
 
-    return synthesize(cfg)
+    return synthesize(cfg, folder)
 
 
 main = command("synthesize", job)

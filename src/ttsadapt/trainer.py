@@ -1,5 +1,6 @@
 """Lightning's Trainer with what makes a run safe and resumable."""
 
+import logging
 import warnings
 from pathlib import Path
 from typing import Any
@@ -18,8 +19,7 @@ from ttsadapt.loggers.base import RunLogger
 
 def build_trainer(cfg: DictConfig, folder: Path, loggers: list[RunLogger], callbacks: list[L.Callback]) -> L.Trainer:
     wanted = cfg.trainer
-    # Frozen parts are in eval mode on purpose.
-    warnings.filterwarnings("ignore", message="Found .* module.* in eval mode")
+    quiet()
     monitor = f"valid/{cfg.train_on}/loss"
     # The guard comes before the checkpoints: a loss that is not finite is never saved.
     safety = [FiniteLoss(), RandomState(), Throughput(), Checkpoints(folder / "checkpoints", wanted.checkpoint_every, monitor)]
@@ -31,6 +31,15 @@ def build_trainer(cfg: DictConfig, folder: Path, loggers: list[RunLogger], callb
         logger=loggers, callbacks=[*callbacks, *safety, *([Progress()] if wanted.progress else [])], plugins=[SafeCheckpointIO()],
         enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=True,
     )  # fmt: skip
+
+
+def quiet() -> None:
+    """What Lightning says to everybody, at every start, twice: devices, tips. Its warnings about a run stay."""
+    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero", "lightning.pytorch.utilities.seed"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # Frozen parts are in eval mode on purpose.
+    warnings.filterwarnings("ignore", message="Found .* module.* in eval mode")
+    warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
 
 
 def build_loggers(cfg: DictConfig, folder: Path, run_id: str, name: str, base_hash: str) -> list[RunLogger]:

@@ -150,7 +150,7 @@ def test_bad_folders_are_one_line(tmp_path):
     assert "metadata" in fails(lambda: prepare(metadata="rows.csv"))
     assert "lies outside" in fails(lambda: prepare(metadata="../rows.csv"), UserError)
     (root / "05.txt").write_text("...")
-    assert "05.wav" in (line := fails(prepare)) and "nothing in" in line
+    assert "05.wav" in (line := fails(prepare)) and "nothing to pronounce" in line
     (root / "05.txt").write_text(" ")
     assert "05.wav: its transcript is empty" in fails(prepare)
     (root / "05.txt").unlink()
@@ -181,6 +181,8 @@ def test_bad_folders_are_one_line(tmp_path):
         ("id,text\n0,", "line 2: its transcript is empty"),
         ("id,text,split\n0,Hello,tets", "line 2: unknown split 'tets'"),
         ("id,text,split\n0,Hello there,test\n1,hello there!,train", "line 3: its sentence is in train"),
+        ("id,txet\n0,Hello", "line 1: a header with 'id' needs the columns text and id or file"),
+        ("id,text,split\n0,... !!! ---,train", "line 2: the text '... !!! ---' has nothing to pronounce"),
         ("id,text,split\n0,Hello", "line 2: 2 columns where 3"),
         ("0|Hello\n1", "line 2: 1 columns where 2"),
     ],
@@ -257,11 +259,11 @@ def changed(**change):
     [
         ([cut("a", source="../../{}.wav")], "line 1: '../../a.wav' lies outside"),
         ([cut("b")], "line 1: no recording"),
-        ([cut("a"), cut("a")], "same id"),
+        ([cut("a"), cut("a")], "is also that of"),
         ([changed(supervisions=[])], "line 1: not a cut"),
         ([changed(recording={})], "line 1: not a cut"),
         ([cut("a", text="")], "line 1: its supervision has no text"),
-        ([cut("a", text="?!")], "line 1: nothing in '?!'"),
+        ([cut("a", text="?!")], "line 1: the text '?!' has nothing to pronounce"),
         ([cut("a", language="English")], "line 1: espeak-ng has no language 'English'"),
         ([cut("a", custom={"split": "nope"})], "line 1: unknown split"),
         (["a"], "line 1: not a cut but a str"),

@@ -16,12 +16,12 @@ from ttsadapt.metrics.emotion import EmotionAccuracy, EmotionProbability, Emotio
 from ttsadapt.metrics.judges.clips import Clips
 from ttsadapt.metrics.judges.emotion import EmotionEncoder
 from ttsadapt.metrics.judges.recogniser import Recogniser, errors, phones_of, steps_of
-from ttsadapt.metrics.judges.reproducible import reproducible
 from ttsadapt.metrics.judges.speaker import SpeakerEncoder
 from ttsadapt.metrics.per import PhoneErrorRate
 from ttsadapt.metrics.resemblyzer import ResemblyzerSimilarity
 from ttsadapt.metrics.signal import RATE
 from ttsadapt.metrics.speaker import SpeakerSimilarity
+from ttsadapt.reproducible import reproducible
 
 VOICES = {"low": 100.0, "high": 210.0}
 EMOTIONS = {"neutral": 1.0, "bright": 1.25}

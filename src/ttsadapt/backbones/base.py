@@ -3,12 +3,14 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from pathlib import Path
+from typing import Any, ClassVar, Self
 
 import torch
 from torch import Tensor, nn
 
 from ttsadapt.data.utterance import Utterance
+from ttsadapt.errors import CheckpointError
 from ttsadapt.heads import Heads
 
 Batch = dict[str, Any]
@@ -16,6 +18,17 @@ Batch = dict[str, Any]
 TARGET or SOURCE."""
 
 TARGET, SOURCE = 0, 1
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A recording of a voice that a model goes on from. Frontends choose it from training recordings, in `enroll`."""
+
+    phones: tuple[str, ...]
+    """what is said in it"""
+    codes: Tensor
+    """the recording as the model's codec has it: (steps,) or (steps, levels)"""
+    language: str = "en-us"
 
 
 @dataclass(frozen=True)
@@ -30,10 +43,16 @@ class Request:
     emotion: str = "neutral"
     language: str = "en-us"
     seed: int = 0
+    reference: Reference | None = None
+    """for models that clone by going on from a recording"""
 
 
 class Frontend(ABC):
     """Utterance -> CPU tensors -> batch. Picklable. Everything learnt from data (tables, statistics, codecs) is its state."""
+
+    heard: Sequence[Utterance] = ()
+    """training recordings of the other sets, set before `fit`: a codec is fitted on them too, as released codecs have heard all kinds
+    of voices; the model and its tables are not"""
 
     @abstractmethod
     def fit(self, utterances: Sequence[Utterance]) -> None:
@@ -104,6 +123,18 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def resynthesize(self, audio: Tensor) -> Tensor:
         """(samples,) -> (samples,) through the codec or vocoder alone: the ceiling of what this backbone can sound like."""
+
+    @classmethod
+    def load_official(cls, frontend: Frontend, path: str, **settings: Any) -> Self:
+        """The model in a file (or folder) that its authors released: sizes are read off it, `settings` are about synthesis.
+
+        CheckpointError in one line when it is another family's, incomplete or corrupt.
+        """
+        raise CheckpointError(f"{cls.__name__} has no released format")
+
+    def save_official(self, path: Path) -> None:
+        """Write what `load_official` reads, as the authors' own code reads it, adapters merged in."""
+        raise CheckpointError(f"{type(self).__name__} has no released format")
 
     @abstractmethod
     def block_mask(self, batch: Batch, group: str) -> Tensor:

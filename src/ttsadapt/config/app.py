@@ -31,6 +31,7 @@ def command(name: str, job: Job) -> Callable[[], None]:
         quiet_bars()
         asked_for_all = os.environ.get(_FULL) == "1"
         try:
+            refuse_unknown_flags(sys.argv[1:])
             with _environment(_FULL, "1"):  # Hydra then raises instead of printing: what is printed is decided here
                 _compose_and_run(name, job, "1" if asked_for_all else None)
         except KeyboardInterrupt:
@@ -39,6 +40,19 @@ def command(name: str, job: Job) -> Callable[[], None]:
             sys.exit(_report(error, asked_for_all))
 
     return main
+
+
+def refuse_unknown_flags(arguments: list[str]) -> None:
+    """UserError for an option that Hydra does not have: its own message is the usage of a program that nobody typed."""
+    from hydra._internal.utils import get_args_parser
+
+    from ttsadapt.config.nearest import hint
+
+    known = {flag for action in get_args_parser()._actions for flag in action.option_strings}
+    for name in (a.partition("=")[0] for a in arguments if a.startswith("-") and not a.lstrip("-")[:1].isdigit()):
+        short = not name.startswith("--") and any(name.startswith(k) for k in known if not k.startswith("--"))
+        if not short and not any(k.startswith(name) for k in known):
+            raise UserError(f"there is no option {name}{hint(name, known)}")
 
 
 def quiet_bars() -> None:

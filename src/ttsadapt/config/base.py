@@ -23,7 +23,10 @@ def base_config(cfg: DictConfig) -> DictConfig | None:
     """
     if cfg.base is None:
         return None
-    base = composed(f"experiments={cfg.base}")
+    try:
+        base = composed(f"experiments={cfg.base}")
+    except ConfigError as error:
+        raise ConfigError(f"base={cfg.base}: {str(error).removeprefix(f'experiments={cfg.base}: ')}") from error
     if base.base is not None:
         raise ConfigError(f"base={cfg.base}: that experiment has a base of its own ({base.base}); say `base: null` in it")
     for name in _FROM_THE_RUN:

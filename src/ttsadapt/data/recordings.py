@@ -149,6 +149,8 @@ def _rows(table: Path) -> Iterator[tuple[dict[str, str], str]]:
     reader = csv.reader(text.splitlines(), delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE)
     header = [cell.strip().lower() for cell in next(csv.reader([first], delimiter=delimiter), [])]
     columns = header if "text" in header and {"id", *_FILE} & set(header) else None
+    if columns is None and (meant := set(header) & {"id", "speaker", "emotion", "language", "split", *_FILE}):
+        raise DataError(f"{table}, line 1: a header with {min(meant)!r} needs the columns text and id or file, it has {', '.join(header)}")
     for number, cells in enumerate(reader):
         if not any(cells) or (number == 0 and columns):
             continue

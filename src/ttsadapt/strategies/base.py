@@ -67,6 +67,11 @@ class Strategy(nn.Module):
         """What this strategy wants trained. Only the Learner sets requires_grad."""
         return ()
 
+    @property
+    def claims(self) -> bool:
+        """Can it want anything trained? Known before there is a model."""
+        return type(self).trainable is not Strategy.trainable or any(True for _ in self.parameters())
+
     def mix(self, target: "FeatureSet", source: "FeatureSet", generator: torch.Generator) -> Mix | None:
         """Rehearsal: which source utterances join, and how much of them."""
         return None

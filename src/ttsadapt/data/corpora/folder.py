@@ -73,7 +73,9 @@ def bring_in(found: Sequence[Found], folder: Path, rate: int) -> None:
 
 
 def check_text(one: Found) -> None:
-    """DataError when the text cannot be spoken; nothing where espeak-ng is not installed (a backbone may not need it)."""
+    """DataError when the text cannot be spoken; beyond letters, only where espeak-ng is installed (a backbone may not need it)."""
+    if not any(c.isalnum() for c in one.utterance.text):  # espeak-ng would read a lone "!!!" as "exclamation"
+        raise DataError(f"{one.where}: the text {one.utterance.text!r} has nothing to pronounce: correct it, or remove the recording")
     try:
         espeak.version()
     except UserError:

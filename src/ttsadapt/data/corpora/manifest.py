@@ -56,7 +56,11 @@ class Manifest(Corpus):
         listed = [(self._found(cut, role, split, where), cut) for file, role, split in self._inputs() for cut, where in self._cuts(file)]
         cuts = {(f.set, f.utterance.id): cut for f, cut in listed}
         if len(cuts) < len(listed):
-            raise DataError(f"{self.path}: two cuts of a set have the same id: make every id different")
+            told: dict[tuple[str, str], str] = {}
+            for one, _ in listed:
+                if other := told.get(key := (one.set, one.utterance.id)):
+                    raise DataError(f"{one.where}: the id {one.utterance.id!r} is also that of {other}: make every id different")
+                told[key] = one.where
         parts: dict[str, list[Utterance]] = {}
         for one in tqdm(assign([f for f, _ in listed], self.fractions), "bringing in recordings", unit="utt", leave=False):
             check_text(one)

@@ -21,9 +21,9 @@ from ttsadapt.data import manifest
 from ttsadapt.data.utterance import Utterance
 from ttsadapt.errors import DataError
 from ttsadapt.files import digest, read_json, write_json
-from ttsadapt.metrics.judges.reproducible import reproducible
 from ttsadapt.metrics.signal import RATE, levelled, recording, speech
 from ttsadapt.metrics.subset import subset
+from ttsadapt.reproducible import reproducible
 
 REVISION = 1
 """raise it when `build` would write something else"""

@@ -17,9 +17,9 @@ from ttsadapt.data.utterance import Utterance
 from ttsadapt.errors import UserError
 from ttsadapt.metrics.judges.clips import Clip
 from ttsadapt.metrics.judges.judge import Judge
-from ttsadapt.metrics.judges.reproducible import reproducible
 from ttsadapt.metrics.judges.training import Rooms, balanced, blurred, fit, padded, shuffled
 from ttsadapt.metrics.signal import RATE, levelled, trimmed
+from ttsadapt.reproducible import reproducible
 
 _HOP = RATE * 16 // 1000
 

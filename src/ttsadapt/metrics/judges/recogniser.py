@@ -18,9 +18,9 @@ from ttsadapt.data.espeak import PAUSE
 from ttsadapt.data.utterance import Utterance
 from ttsadapt.metrics.judges.clips import Clip
 from ttsadapt.metrics.judges.judge import Judge
-from ttsadapt.metrics.judges.reproducible import reproducible
 from ttsadapt.metrics.judges.training import Rooms, balanced, batches, blurred, fit, padded
 from ttsadapt.metrics.signal import RATE, levelled, trimmed
+from ttsadapt.reproducible import reproducible
 from ttsadapt.text.phones import phonemize, split_stress
 
 _HOP = RATE // 100

@@ -11,6 +11,7 @@ COMMANDS = {
     "evaluate": "synthesise and score the test sentences of a finished run",
     "analyze": "rank the blocks of a model by what they know of speaker and emotion",
     "synthesize": "speak a text with a finished run",
+    "export": "write a finished run's model in its authors' own format, adapters merged in",
     "report": "compare the runs of a study: tables, plots, a page to listen to",
 }
 

@@ -80,6 +80,13 @@ def synthesize(cfg: DictConfig, folder: Path) -> None:
     print(f"{cfg.out}: {len(wave) / learner.backbone.sample_rate:.2f} s in the voice {voice.speaker}, {cfg.emotion}")
 
 
+def export(cfg: DictConfig, folder: Path) -> None:
+    """Write the tuned model as its authors' code reads it."""
+    _, learner = restored(folder)
+    learner.backbone.save_official(Path(cfg.to).expanduser())
+    print(f"{cfg.to}: {type(learner.backbone).__name__} of {folder}, adapters merged in")
+
+
 def analyze(cfg: DictConfig) -> None:
     """Rank the base's blocks by what they know of emotion and speaker; the analysis that csp would choose from."""
     assembly = Assembly(cfg)

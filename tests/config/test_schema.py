@@ -12,7 +12,7 @@ GROUPS = sorted(
     f"{file.parent.relative_to(paths.conf())}={file.stem}" for file in paths.conf().rglob("*.yaml") if file.parent != paths.conf()
 )
 EXPERIMENTS = sorted(str(f.relative_to(paths.root()).with_suffix("")) for f in (paths.root() / "experiments").rglob("*.yaml"))
-NEEDED = {"synthesize": ["run=a", "text=b"], "report": ["study=a"]}
+NEEDED = {"synthesize": ["run=a", "text=b"], "report": ["study=a"], "export": ["run=a", "to=b"]}
 MANY = ("strategy", "metric", "logger")
 
 
@@ -25,8 +25,11 @@ def test_every_command_passes(command, compose):
 def test_every_option_of_every_group_passes(choice, compose, tmp_path):
     group, option = choice.split("=")
     cfg = compose(f"{group}=[{option}]" if group in MANY else choice)
-    for key in [k for k in cfg.data if OmegaConf.is_missing(cfg.data, k)]:  # folders of the user's own
-        cfg.data[key] = str(tmp_path)
+    for node in (cfg.backbone, cfg.data):  # files and folders of the user's own, from which others may follow
+        for key in [k for k in node if OmegaConf.is_missing(node, k)]:
+            node[key] = str(tmp_path)
+    for key in OmegaConf.missing_keys(cfg):
+        OmegaConf.update(cfg, key, str(tmp_path))
     check(cfg)
 
 

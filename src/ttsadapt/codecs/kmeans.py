@@ -26,7 +26,7 @@ class KMeansCodec:
         bands: Sequence[Sequence[int]] = ((0, 25), (0, 25), (25, 80)),
         codewords: int = 512,
         stack: int = 3,
-        dynamic_range: float = 60.0,
+        dynamic_range: float = 80.0,
         vectors: int = 40_000,
         iterations: int = 12,
         seed: int = 0,
@@ -74,7 +74,10 @@ class KMeansCodec:
 
     def fit(self, recordings: Iterable[Tensor]) -> None:
         """Cluster the frames of recordings (samples,), with a progress bar. DataError when they are too few."""
-        frames = [self.mel(audio) for audio in recordings]
+        self.fit_frames([self.mel(audio) for audio in recordings])
+
+    def fit_frames(self, frames: Sequence[Tensor]) -> None:
+        """As `fit`, of log-mel frames (T, n_mels)."""
         loudest = torch.cat([f.amax(-1) for f in frames]).quantile(0.999).item() if frames else 0.0
         self.floor = loudest - self.dynamic_range / 20 * 2.302585  # dB -> nats of magnitude
         vectors = torch.cat([self._vectors(f) for f in frames]) if frames else torch.empty(0)
@@ -93,35 +96,47 @@ class KMeansCodec:
                 residual[..., start:stop] -= codebook[nearest(part, codebook)].unflatten(1, (self.stack, -1))
                 self.codebooks.append(codebook)
 
-    @torch.no_grad()
     def encode(self, audio: Tensor) -> Tensor:
         """(samples,) -> (steps * levels,) long; the length is rounded to the nearest whole step."""
-        residual = self._vectors(self.mel(audio))
-        codes = []
-        for level, ((start, stop), codebook) in enumerate(zip(self.bands, self._fitted())):
-            code = nearest(residual[..., start:stop].flatten(1), codebook)
-            residual[..., start:stop] -= codebook[code].unflatten(1, (self.stack, -1))
-            codes.append(level * self.codewords + code)
-        return torch.stack(codes, dim=1).flatten()
+        return (self.codes(audio) + torch.arange(self.levels) * self.codewords).flatten()
+
+    def codes(self, audio: Tensor) -> Tensor:
+        """(samples,) -> (steps, levels) long, each in 0 .. codewords - 1."""
+        return self.quantise(self.mel(audio))
 
     @torch.no_grad()
-    def decode_mel(self, tokens: Tensor) -> Tensor:
-        """(steps * levels,) -> (steps * stack, n_mels) nats; tokens after the last whole step are ignored."""
-        codes = tokens[: len(tokens) // self.levels * self.levels].view(-1, self.levels)
-        offsets = torch.arange(self.levels) * self.codewords
-        codes = codes - offsets
-        if len(codes) and not (int(codes.min()) >= 0 and int(codes.max()) < self.codewords):
-            raise DataError(f"speech tokens are out of turn: position p must hold a token of level p % {self.levels}")
-        cepstra = torch.zeros(len(codes), self.stack, self.mel.n_mels)
-        for level, ((start, stop), codebook) in enumerate(zip(self.bands, self._fitted())):
-            cepstra[..., start:stop] += codebook[codes[:, level]].unflatten(1, (self.stack, -1))
-        return (cepstra @ self.cosines).flatten(0, 1)
+    def quantise(self, mel: Tensor) -> Tensor:
+        """(frames, n_mels) -> (steps, levels)"""
+        residual = self._vectors(mel)
+        codes = []
+        for (start, stop), codebook in zip(self.bands, self._fitted()):
+            codes.append(nearest(residual[..., start:stop].flatten(1), codebook))
+            residual[..., start:stop] -= codebook[codes[-1]].unflatten(1, (self.stack, -1))
+        return torch.stack(codes, dim=1)
 
     def decode(self, tokens: Tensor) -> Tensor:
-        """(steps * levels,) -> (samples,) in [-1, 1]; silence when it is too short for one window of the vocoder."""
-        mel = self.decode_mel(tokens)
+        """(steps * levels,) -> (samples,) in [-1, 1]; tokens after the last whole step are ignored.
+
+        DataError when a token stands where one of another level must be.
+        """
+        codes = tokens[: len(tokens) // self.levels * self.levels].view(-1, self.levels) - torch.arange(self.levels) * self.codewords
+        if len(codes) and not (int(codes.min()) >= 0 and int(codes.max()) < self.codewords):
+            raise DataError(f"speech tokens are out of turn: position p must hold a token of level p % {self.levels}")
+        return self.decode_codes(codes)
+
+    def decode_codes(self, codes: Tensor) -> Tensor:
+        """(steps, levels) -> (samples,); silence when it is too short for one window of the vocoder."""
+        mel = self.decode_mel(codes)
         samples = max(0, len(mel) - 1) * self.mel.hop
         return self.vocoder(mel) if samples > self.mel.n_fft // 2 else torch.zeros(samples)
+
+    @torch.no_grad()
+    def decode_mel(self, codes: Tensor) -> Tensor:
+        """(steps, levels) -> (steps * stack, n_mels) nats; of fewer levels than there are, what the first ones say."""
+        cepstra = torch.zeros(len(codes), self.stack, self.mel.n_mels)
+        for level, ((start, stop), codebook) in enumerate(zip(self.bands[: codes.shape[1]], self._fitted())):
+            cepstra[..., start:stop] += codebook[codes[:, level]].unflatten(1, (self.stack, -1))
+        return (cepstra @ self.cosines).flatten(0, 1)
 
     def embedding(self) -> Tensor:
         """(tokens, stack * n_mels): the codeword of every token, each level centred and scaled to length 1 on average."""

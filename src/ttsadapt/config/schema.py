@@ -114,6 +114,13 @@ class SynthesizeConfig:
 
 
 @dataclass
+class ExportConfig:
+    run: str
+    to: str
+    paths: Paths
+
+
+@dataclass
 class ReportConfig:
     study: str
     paths: Paths
@@ -125,6 +132,7 @@ SCHEMAS = {
     "analyze": AnalyzeConfig,
     "prepare": PrepareConfig,
     "synthesize": SynthesizeConfig,
+    "export": ExportConfig,
     "report": ReportConfig,
 }
 

@@ -162,6 +162,37 @@ class Continuous(Head):
         return replace(self, target=self.target[index], row=self.row[index], value=self.value[index], total=None)
 
 
+@dataclass(eq=False)
+class Objective(Head):
+    """A term of the training objective that predicts nothing one could draw: how well frames align with phones.
+
+    It has no distribution over targets, so it says nothing about how far two models are apart, and its own score stands for
+    the Fisher information. `target` only says how many positions there are.
+    """
+
+    value: Tensor = None  # type: ignore[assignment]
+    """(N,) nats"""
+
+    def per_position(self) -> Tensor:
+        return self.value
+
+    def log_likelihood_per_position(self) -> Tensor:
+        return -self.value
+
+    def divergence_per_position(self, teacher: Self, temperature: float = 1.0) -> Tensor:
+        return torch.zeros_like(self.value)
+
+    def kl_per_position(self, base: Self) -> Tensor:
+        return torch.zeros_like(self.value)
+
+    def sampled(self, generator: torch.Generator | None = None) -> Self:
+        return self
+
+    def select(self, keep: Tensor) -> Self:
+        index = self._positions(keep)
+        return replace(self, target=self.target[index], row=self.row[index], value=self.value[index], total=None)
+
+
 Heads = dict[str, Head]
 
 

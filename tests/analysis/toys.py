@@ -174,9 +174,7 @@ class Planted(Toy):
 
 
 def dataset(folder: Path, n: int = 24, emotions: int = 3, speakers: int = 4) -> FeatureSet:
-    utterances = [
-        Utterance(f"u{i}", folder / "none.wav", "a text", f"s{i // emotions % speakers}", f"e{i % emotions}") for i in range(n)
-    ]
+    utterances = [Utterance(f"u{i}", folder / "none.wav", "a text", f"s{i // emotions % speakers}", f"e{i % emotions}") for i in range(n)]
     features = Features(folder / "features", ToyFrontend(), utterances, "toy")
     if not features.done:
         features.produce()

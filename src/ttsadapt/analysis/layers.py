@@ -185,9 +185,7 @@ class Probe(nn.Module):
         super().__init__()
         self.weights = nn.Parameter(torch.zeros(blocks))  # uniform after the softmax
         sizes = [channels, width, width, width]
-        self.convolutions = nn.ModuleList(
-            nn.Conv1d(a, b, kernel, padding="same") for a, b in pairwise(sizes)
-        )
+        self.convolutions = nn.ModuleList(nn.Conv1d(a, b, kernel, padding="same") for a, b in pairwise(sizes))
         self.pool = AttentiveStatisticsPooling(width, attention_channels=width)
         self.classify = nn.Linear(2 * width, classes)
 
@@ -227,8 +225,7 @@ def _train(
             some = [ids[k] for k in chosen.tolist()]
             x, lengths = _padded(states, some, device)
             loss = sum(
-                F.cross_entropy(probe(x, lengths), torch.tensor([labels[n][i] for i in some], device=device))
-                for n, probe in probes.items()
+                F.cross_entropy(probe(x, lengths), torch.tensor([labels[n][i] for i in some], device=device)) for n, probe in probes.items()
             )
             optimizer.zero_grad()
             torch.as_tensor(loss).backward()

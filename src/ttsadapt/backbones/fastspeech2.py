@@ -9,23 +9,18 @@ from copy import deepcopy
 from typing import ClassVar
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
-from torch.nn.utils.rnn import pad_sequence
 
-from ttsadapt.backbones.base import Backbone, Batch, Request
+from ttsadapt.backbones.base import Batch, Request
 from ttsadapt.backbones.fastspeech2_frontend import PAD, FastSpeech2Frontend
-from ttsadapt.backbones.parts import FFTStack, VariancePredictor, evaluating, regulate, sequence_mask
+from ttsadapt.backbones.parallel import ParallelBackbone, frames_of
+from ttsadapt.backbones.parts import FFTStack, VariancePredictor, regulate, sequence_mask
 from ttsadapt.codecs.griffin_lim import GriffinLim
-from ttsadapt.errors import DataError
 from ttsadapt.heads import Continuous, Heads
 
 SIGMA = {"mel": 0.5, "postnet": 0.5, "duration": 0.11, "pitch": 0.21, "energy": 0.11}
 """Scales of the likelihoods behind the losses, near the residuals of a trained model on held-out recordings: nats of mel
 (Laplace), log frames of duration, and pretraining deviations of pitch and energy (Gaussian)."""
-
-LONGEST = 250
-"""frames (4 s) that one phone may last in synthesis: an untrained predictor must not ask for hours"""
 
 
 class VarianceAdaptor(nn.Module):
@@ -48,7 +43,7 @@ class VarianceAdaptor(nn.Module):
         return x + self.pitch_embedding(pitch).mT + self.energy_embedding(energy).mT
 
 
-class FastSpeech2(Backbone):
+class FastSpeech2(ParallelBackbone):
     """Phones -> encoder -> variance adaptor -> length regulation -> decoder -> mel. The frontend is fitted before."""
 
     adaptable: ClassVar[tuple[str, ...]] = (
@@ -111,16 +106,6 @@ class FastSpeech2(Backbone):
         self.register_buffer("mel_mean", mean.clone())  # the decoder works in deviations, the mel is in nats
         self.register_buffer("mel_std", std.clone())
 
-    @property
-    def blocks(self) -> dict[str, dict[str, nn.Module]]:
-        stacks = {"encoder": self.encoder, "decoder": self.decoder}
-        return {group: dict(stack.blocks.named_children()) for group, stack in stacks.items()}
-
-    def block_mask(self, batch: Batch, group: str) -> Tensor:
-        if group == "encoder":
-            return sequence_mask(batch["phone_lengths"], batch["phones"].shape[1])
-        return sequence_mask(batch["frame_lengths"], batch["mel"].shape[1])
-
     # Parts of a pass ---------------------------------------------------------------------------------------------------
 
     def encode(self, phones: Tensor, stress: Tensor, speaker: Tensor, emotion: Tensor, mask: Tensor) -> Tensor:
@@ -145,56 +130,37 @@ class FastSpeech2(Backbone):
         predicted = self.variance_adaptor.predict(x, phone_mask)
         x = self.variance_adaptor.embed(x, phone_mask, batch["pitch"], batch["energy"])
         hidden = self.decode(x, batch["durations"], frame_mask)
-        return self._mel_heads(hidden, batch["mel"], frame_mask) | self._phone_heads(predicted, batch, phone_mask)
+        return self._mel_heads(hidden, batch, frame_mask) | self._phone_heads(predicted, batch)
 
-    def _mel_heads(self, hidden: Tensor, target: Tensor, mask: Tensor) -> Heads:
-        row, frame = mask.nonzero(as_tuple=True)
-        wanted = target[row, frame]
+    def _mel_heads(self, hidden: Tensor, batch: Batch, mask: Tensor) -> Heads:
+        at = row, _ = batch["frame_row"], batch["frame_place"]
+        wanted = batch["mel"][at]
         if self.postnet is None:
-            return {"mel": self._head("mel", self.to_mel(hidden[row, frame]), wanted, row, "frames")}
+            return {"mel": self._frames("mel", self.to_mel(hidden[at]), wanted, row)}
         mel = self.to_mel(hidden)
-        refined = self.postnet(mel, mask)
-        values = {"mel": mel, "postnet": refined}
-        return {name: self._head(name, value[row, frame], wanted, row, "frames") for name, value in values.items()}
+        values = {"mel": mel, "postnet": self.postnet(mel, mask)}
+        return {name: self._frames(name, value[at], wanted, row) for name, value in values.items()}
 
-    def _phone_heads(self, predicted: dict[str, Tensor], batch: Batch, mask: Tensor) -> Heads:
-        row, phone = mask.nonzero(as_tuple=True)
+    def _frames(self, name: str, value: Tensor, target: Tensor, row: Tensor) -> Continuous:
+        return self._head(name, value, target, row, "frames", 1, SIGMA[name])
+
+    def _phone_heads(self, predicted: dict[str, Tensor], batch: Batch) -> Heads:
+        at = row, _ = batch["phone_row"], batch["phone_place"]
         wanted = {"duration": batch["durations"].float().log1p(), "pitch": batch["pitch"], "energy": batch["energy"]}
         return {
-            name: self._head(name, value[row, phone][:, None], wanted[name][row, phone][:, None], row, "phones")
+            name: self._head(name, value[at][:, None], wanted[name][at][:, None], row, "phones", 2, SIGMA[name])
             for name, value in predicted.items()
         }
 
-    def _head(self, name: str, value: Tensor, target: Tensor, row: Tensor, unit: str) -> Continuous:
-        norm, weight = (1 if unit == "frames" else 2), self.weights.get(name, 1.0)
-        return Continuous(target=target, row=row, unit=unit, weight=weight, value=value, norm=norm, sigma=SIGMA[name])
-
     # Synthesis ---------------------------------------------------------------------------------------------------------
 
-    def synthesize(self, requests: Sequence[Request], progress: Callable[[int], None] | None = None) -> list[Tensor]:
-        waves: dict[int, Tensor] = {}
-        order = sorted(range(len(requests)), key=lambda i: len(requests[i].phones))
-        with evaluating(self):
-            for start in range(0, len(order), 16):
-                group = order[start : start + 16]
-                for i, mel in zip(group, self.predict_mel([requests[i] for i in group])):
-                    waves[i] = self.vocoder(mel).cpu()
-                    if progress:
-                        progress(1)
-        return [waves[i] for i in range(len(requests))]
-
     def predict_mel(self, requests: Sequence[Request]) -> list[Tensor]:
-        """(T, n_mels) of each request, on the model's device."""
-        device = self.mel_linear.weight.device
-        phones, stress = zip(*(self._encoded(r) for r in requests))
-        lengths = torch.tensor([len(p) for p in phones], device=device)
-        phones, stress = (pad_sequence(list(part), batch_first=True).to(device) for part in (phones, stress))
-        speaker = torch.stack([r.speaker for r in requests]).to(device)
-        emotion = torch.tensor([self.frontend.emotion(r.emotion) for r in requests], device=device)
-        mask = sequence_mask(lengths, phones.shape[1])
-        x = self.encode(phones, stress, speaker, emotion, mask)
+        asked = self._asked(requests)
+        mask = asked["mask"]
+        emotion = torch.tensor([self.frontend.emotion(r.emotion) for r in requests], device=mask.device)
+        x = self.encode(asked["phones"], asked["stress"], asked["speaker"], emotion, mask)
         predicted = self.variance_adaptor.predict(x, mask)
-        durations = predicted["duration"].expm1().round().nan_to_num(1.0).clamp(1, LONGEST).long() * mask
+        durations = frames_of(predicted["duration"], mask)
         x = self.variance_adaptor.embed(x, mask, predicted["pitch"], predicted["energy"])
         frames = durations.sum(1)
         frame_mask = sequence_mask(frames, int(frames.max()))
@@ -202,14 +168,3 @@ class FastSpeech2(Backbone):
         if self.postnet is not None:
             mel = self.postnet(mel, frame_mask)
         return [one[:n] for one, n in zip(mel, frames.tolist())]
-
-    def _encoded(self, request: Request) -> tuple[Tensor, Tensor]:
-        if not request.phones:
-            raise DataError(f"request {request.id} has no phones: its text was phonemised to nothing; give it words")
-        return self.frontend.encode(request.phones)
-
-    def resynthesize(self, audio: Tensor) -> Tensor:
-        with evaluating(self):
-            mel = self.frontend.mel(audio.cpu()).to(self.mel_linear.weight.device)
-            wave = self.vocoder(mel)[: len(audio)].cpu()
-        return F.pad(wave, (0, len(audio) - len(wave)))

@@ -14,7 +14,9 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from ttsadapt.backbones.base import Batch, Frontend, Request
+from ttsadapt.backbones.parts import places
 from ttsadapt.backbones.speakers import SpeakerStatistics, evenly, level, log_f0
+from ttsadapt.backbones.voices import Voices
 from ttsadapt.codecs.mel import MelSpectrogram
 from ttsadapt.data.audio import load
 from ttsadapt.data.utterance import Phone, Utterance
@@ -40,10 +42,14 @@ class FastSpeech2Frontend(Frontend):
         high: float = 8000.0,
         emotion_aliases: Mapping[str, str] | None = None,
         fitted_on: int = 200,
+        statistics: Voices | None = None,
     ) -> None:
-        """`emotion_aliases`: {new emotion: known one whose embedding it shares}; `fitted_on`: utterances read for the scales."""
+        """`emotion_aliases`: {new emotion: known one whose embedding it shares}; `fitted_on`: utterances read for the scales.
+
+        `statistics`: what a voice is described by; None: `SpeakerStatistics`.
+        """
         self.mel = MelSpectrogram(sample_rate, n_fft, hop, n_mels, high=high)
-        self.statistics = SpeakerStatistics(self.mel)
+        self.statistics = statistics or SpeakerStatistics(self.mel)
         self.emotion_aliases = dict(emotion_aliases or {})
         self.fitted_on = fitted_on
         self.symbols: list[str] = []  # most frequent first; index + 1 in the table
@@ -150,16 +156,14 @@ class FastSpeech2Frontend(Frontend):
         return {"frames": len(features["mel"]), "phones": len(features["phones"])}
 
     def collate(self, items: Sequence[dict[str, Tensor]]) -> Batch:
-        """Features padded to (B, P) and (B, T); phone_lengths and frame_lengths (B,) say what is real."""
+        """Features padded to (B, P) and (B, T); "phone" and "frame" as in `real`."""
         batch: Batch = {
             name: pad_sequence([item[name] for item in items], batch_first=True)
             for name in ("phones", "stress", "durations", "pitch", "energy", "mel")
         }
         batch["speaker"] = torch.stack([item["speaker"] for item in items])
         batch["emotion"] = torch.cat([item["emotion"] for item in items])
-        batch["phone_lengths"] = torch.tensor([len(item["phones"]) for item in items])
-        batch["frame_lengths"] = torch.tensor([len(item["mel"]) for item in items])
-        return batch
+        return batch | real({"phone": [len(item["phones"]) for item in items], "frame": [len(item["mel"]) for item in items]})
 
     # Asking for speech -------------------------------------------------------------------------------------------------
 
@@ -180,7 +184,7 @@ class FastSpeech2Frontend(Frontend):
         if known not in self.emotions:
             raise DataError(
                 f"unknown emotion {known!r}: the model knows {', '.join(self.emotions)}; "
-                f"let it share one of these: +backbone.frontend.emotion_aliases.{name}={(self.emotions or ['neutral'])[0]}"
+                f"ask for one of these, or train with +backbone.frontend.emotion_aliases.{name}={(self.emotions or ['neutral'])[0]}"
             )
         return self.emotions.index(known)
 
@@ -189,6 +193,11 @@ class FastSpeech2Frontend(Frontend):
         pairs = [split_stress(symbol) for symbol in phones]
         indices = [self._index(symbol) for symbol, _ in pairs]
         return torch.tensor(indices, dtype=torch.long), torch.tensor([stress for _, stress in pairs], dtype=torch.long)
+
+    def tokens(self, phones: Sequence[str]) -> dict[str, Tensor]:
+        """What the encoder takes, each (P,)."""
+        indices, stress = self.encode(phones)
+        return {"phones": indices, "stress": stress}
 
     def _index(self, symbol: str) -> int:
         if symbol in self.symbols:
@@ -202,6 +211,15 @@ class FastSpeech2Frontend(Frontend):
             )
         self.replaced[symbol] += 1
         return closest + 1
+
+
+def real(counts: Mapping[str, Sequence[int]]) -> Batch:
+    """What is not padding. {"phone": lengths of B utterances} -> phone_lengths (B,), phone_row and phone_place (N,), in order."""
+    batch: Batch = {}
+    for kind, lengths in counts.items():
+        batch[f"{kind}_lengths"] = torch.tensor(list(lengths))
+        batch[f"{kind}_row"], batch[f"{kind}_place"] = places(lengths)
+    return batch
 
 
 def unlike(symbol: str, known: str) -> tuple[int, bool]:

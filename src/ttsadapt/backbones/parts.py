@@ -5,7 +5,7 @@ padding, so an utterance comes out the same alone and in any company.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 
@@ -62,15 +62,46 @@ class FFTBlock(nn.Module):
         return self.ffn_norm(x + self.dropout(self.ffn(x))) * real  # (B, T, C)
 
 
+class PositionTable(nn.Module):
+    """Sinusoidal positions that a checkpoint brings along: sines at even, cosines at odd places."""
+
+    table: Tensor
+
+    def __init__(self, length: int, width: int) -> None:
+        super().__init__()
+        if width % 2:
+            raise ValueError(f"width {width} is odd: sines and cosines alternate")
+        rates = torch.exp(torch.arange(0, width, 2) * (-math.log(10000.0) / width))
+        angles = torch.arange(length)[:, None] * rates
+        self.register_buffer("table", torch.stack([angles.sin(), angles.cos()], -1).flatten(1)[None])  # (1, length, width)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """(B, T, C) -> (1, T, C) for T up to `length`."""
+        return self.table[:, : x.shape[1]]
+
+
 class FFTStack(nn.Module):
     """Sinusoidal positions and a chain of FFT blocks."""
 
-    def __init__(self, count: int, width: int, heads: int, hidden: int, kernel: int, dropout: float, bias: bool = True) -> None:
+    def __init__(
+        self,
+        count: int,
+        width: int,
+        heads: int,
+        hidden: int,
+        kernel: int,
+        dropout: float,
+        bias: bool = True,
+        positions: nn.Module | None = None,
+    ) -> None:
+        """`positions`: (B, T, C) -> what is added to it; None computes sinusoids of any length."""
         super().__init__()
+        self.positions = positions
         self.blocks = nn.ModuleList(FFTBlock(width, heads, hidden, kernel, dropout, bias) for _ in range(count))
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
-        x = (x + sinusoids(x.shape[1], x.shape[2], x.device)) * mask[..., None]
+        where = sinusoids(x.shape[1], x.shape[2], x.device) if self.positions is None else self.positions(x)
+        x = (x + where) * mask[..., None]
         for block in self.blocks:
             x = block(x, mask)
         return x
@@ -79,18 +110,34 @@ class FFTStack(nn.Module):
 class VariancePredictor(nn.Module):
     """One number for every phone: convolutions with ReLU, LayerNorm and dropout, then a linear."""
 
-    def __init__(self, width: int, hidden: int, kernel: int, dropout: float, layers: int = 2) -> None:
+    def __init__(self, width: int, hidden: int, kernel: int, dropout: float, layers: int = 2, outputs: int = 1, eps: float = 1e-5) -> None:
         super().__init__()
         sizes = [width, *[hidden] * layers]
         self.convs = nn.ModuleList(nn.Conv1d(a, b, kernel, padding=kernel // 2) for a, b in pairwise(sizes))
-        self.norms = nn.ModuleList(nn.LayerNorm(hidden) for _ in range(layers))
+        self.norms = nn.ModuleList(nn.LayerNorm(hidden, eps) for _ in range(layers))
         self.dropout = nn.Dropout(dropout)
-        self.out = nn.Linear(hidden, 1)
+        self.out = nn.Linear(hidden, outputs)
 
-    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+    def values(self, x: Tensor, mask: Tensor) -> Tensor:
+        """(B, P, C) -> (B, P, outputs)."""
         for conv, norm in zip(self.convs, self.norms):
             x = self.dropout(norm(conv((x * mask[..., None]).mT).relu().mT))
-        return self.out(x)[..., 0]  # (B, P)
+        return self.out(x)
+
+    def forward(self, x: Tensor, mask: Tensor) -> Tensor:
+        return self.values(x, mask)[..., 0]  # (B, P)
+
+
+class PlacedPredictor(VariancePredictor):
+    """A variance predictor that is told where in the sequence it is, as loudly as it learns to listen."""
+
+    def __init__(self, width: int, hidden: int, kernel: int, dropout: float, outputs: int = 1, eps: float = 1e-12) -> None:
+        super().__init__(width, hidden, kernel, dropout, outputs=outputs, eps=eps)
+        self.position_gain = nn.Parameter(torch.ones(1))
+
+    def values(self, x: Tensor, mask: Tensor) -> Tensor:
+        places = sinusoids(x.shape[1] + 1, x.shape[2], x.device)[1:]  # counted from 1
+        return super().values(x + self.position_gain * places, mask)
 
 
 class PostNet(nn.Module):
@@ -130,13 +177,37 @@ def regulate(x: Tensor, durations: Tensor, frames: int) -> tuple[Tensor, Tensor]
     The second value (B, frames) is the centre of the frame as a share of its phone, in (0, 1). Frames beyond the sum of the
     durations repeat the last phone: mask them. No value is read back from the device.
     """
-    ends = durations.cumsum(1)
-    at = torch.arange(frames, device=x.device).expand(len(x), -1).contiguous()
-    owner = torch.searchsorted(ends, at, right=True).clamp_max(x.shape[1] - 1)  # (B, frames)
+    owner = owners(durations, frames)
+    return repeated(x, owner), shares(durations, owner)
+
+
+def owners(durations: Tensor, frames: int) -> Tensor:
+    """(B, P) -> (B, frames): the phone that each frame belongs to; the last one beyond the sum of the durations."""
+    at = torch.arange(frames, device=durations.device).expand(len(durations), -1).contiguous()
+    return torch.searchsorted(durations.cumsum(1), at, right=True).clamp_max(durations.shape[1] - 1)
+
+
+def shares(durations: Tensor, owner: Tensor) -> Tensor:
+    """(B, P), (B, T) -> (B, T): centre of each frame as a share of its phone, in (0, 1)."""
+    at, length = torch.arange(owner.shape[1], device=owner.device), durations.gather(1, owner)
+    share = (at - durations.cumsum(1).gather(1, owner) + length + 0.5) / length.clamp_min(1)
+    return share.clamp(0, 1)
+
+
+def repeated(x: Tensor, owner: Tensor) -> Tensor:
+    """(B, P, C), (B, T) -> (B, T, C): row owner[b, t] of x[b] for every frame."""
     flat = owner + torch.arange(len(x), device=x.device)[:, None] * x.shape[1]
-    length = durations.gather(1, owner)
-    share = (at - ends.gather(1, owner) + length + 0.5) / length.clamp_min(1)
-    return x.flatten(0, 1).index_select(0, flat.flatten()).unflatten(0, flat.shape), share.clamp(0, 1)
+    return x.flatten(0, 1).index_select(0, flat.flatten()).unflatten(0, flat.shape)
+
+
+def places(lengths: Sequence[int]) -> tuple[Tensor, Tensor]:
+    """Where the real positions of a padded batch lie: (N,) rows and (N,) places in their rows, in order.
+
+    What `mask.nonzero()` gives, from lengths that the host knows: no accelerator is waited for.
+    """
+    counts = torch.tensor(list(lengths))
+    row = torch.repeat_interleave(torch.arange(len(counts)), counts)
+    return row, torch.arange(len(row)) - (counts.cumsum(0) - counts)[row]
 
 
 @contextmanager

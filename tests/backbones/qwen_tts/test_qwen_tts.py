@@ -13,16 +13,20 @@ from omegaconf import OmegaConf
 from peft import LoraConfig, PeftModel, get_peft_model
 
 from ttsadapt.adapters import match
+from ttsadapt.backbones.decoding import Sampling
 from ttsadapt.backbones.qwen_tts import QwenTTS
-from ttsadapt.backbones.qwen_tts_frontend import QwenTTSFrontend, Vocabulary, speech_rows
+from ttsadapt.backbones.qwen_tts_frontend import QwenTTSFrontend
+from ttsadapt.backbones.qwen_tts_pacing import Pacing
+from ttsadapt.backbones.qwen_tts_vocabulary import Vocabulary, speech_rows
 from ttsadapt.backbones.speakers import SpeakerStatistics
 from ttsadapt.codecs.kmeans import KMeansCodec
 from ttsadapt.codecs.mel import MelSpectrogram
+from ttsadapt.codecs.semantic import SemanticCodec
 from ttsadapt.data.audio import save
 from ttsadapt.data.utterance import Phone, Utterance
 from ttsadapt.errors import CheckpointError, DataError, TooLong
 
-CONFIG = Path(__file__).parents[2] / "conf/backbone/qwen_tts_tiny.yaml"
+CONFIG = Path(__file__).parents[3] / "conf/backbone/qwen_tts_tiny.yaml"
 SIZES = {
     "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2, "num_attention_heads": 2, "num_key_value_heads": 1,
 }  # fmt: skip
@@ -51,7 +55,7 @@ def utterances(tmp_path_factory) -> list[Utterance]:
 
 def frontend_of(utterances, **settings) -> QwenTTSFrontend:
     speakers = settings.pop("speakers", SpeakerStatistics(MelSpectrogram()))
-    codec = KMeansCodec(bands=[[0, 25], [25, 80]], codewords=12, iterations=4)
+    codec = settings.pop("codec", None) or KMeansCodec(bands=[[0, 25], [25, 80]], codewords=12, iterations=4)
     frontend = QwenTTSFrontend(codec, speakers, **settings)
     frontend.fit(utterances)
     return frontend
@@ -65,7 +69,7 @@ def frontend(request, utterances):
 @pytest.fixture(scope="module")
 def model(frontend):
     torch.manual_seed(0)
-    model = QwenTTS(frontend, **SIZES, tie_word_embeddings=False, temperature=0.0).eval()
+    model = QwenTTS(frontend, **SIZES, tie_word_embeddings=False, sampling=Sampling(temperature=0.0)).eval()
     with torch.no_grad():  # far from uniform, so that a wrong position or mask shows
         for p in model.parameters():
             p.add_(0.1 * torch.randn_like(p))
@@ -80,13 +84,15 @@ def items(frontend, utterances):
 def test_supervised_are_speech_and_end_only(frontend, model, items):
     batch = frontend.collate(items)
     head = model(batch)["tokens"]
-    rows = head.target + model.targets[0]
+    vocabulary = frontend.vocabulary
+    assert head.target.min() >= 0 and head.target.max() == frontend.codec.tokens
+    rows = torch.where(head.target == frontend.codec.tokens, vocabulary.end, head.target + vocabulary.speech[0])
     for i, item in enumerate(items):
         expected = item["tokens"][item["prompt"] :]
         assert torch.equal(rows[head.row == i], expected)
         assert expected[-1] == frontend.vocabulary.end
         assert set(expected[:-1].tolist()) <= set(frontend.vocabulary.speech)
-        assert not set(item["tokens"][: item["prompt"]].tolist()) & set(model.targets)
+        assert not set(item["tokens"][: item["prompt"]].tolist()) & {*vocabulary.speech, vocabulary.end}
     assert head.count == sum(frontend.lengths(item)["tokens"] for item in items)
     assert head.logits.shape == (head.count, frontend.codec.tokens + 1)
 
@@ -111,7 +117,8 @@ def test_lazy_projection_is_the_model_s_own(frontend, model, items):
     numbered = torch.cat([torch.zeros(1, 1, dtype=torch.long), batch["positions"] + 1], 1)
     full = model.lm(inputs_embeds=embedded, position_ids=numbered, attention_mask=torch.ones_like(numbered)).logits[0]
     positions = torch.arange(int(batch["prompt"][0]), batch["tokens"].shape[1])
-    assert torch.allclose(head.logits, full[positions][:, model.targets[0] : model.targets[-1] + 1], atol=1e-5)
+    rows = [*frontend.vocabulary.speech, frontend.vocabulary.end]
+    assert torch.allclose(head.logits, full[positions][:, rows], atol=1e-5)
 
 
 def recomputed(model, request) -> list[int]:
@@ -126,8 +133,7 @@ def recomputed(model, request) -> list[int]:
         item = {"tokens": probe, "prompt": torch.tensor(len(prompt)), "speaker": request.speaker, "frames": torch.tensor(1)}
         logits = model(frontend.collate([item]))["tokens"].logits[-1]
         allowed = frontend.codec.allowed(len(said))
-        base = first - model.targets[0]
-        said.append(allowed.start + int(logits[base + allowed.start : base + allowed.stop].argmax()))
+        said.append(allowed.start + int(logits[allowed.start : allowed.stop].argmax()))
         tokens = torch.cat([tokens, torch.tensor([first + said[-1]])])
     return said
 
@@ -143,7 +149,7 @@ def test_cached_greedy_equals_full_recomputation(frontend, model, utterances):
 
 def test_samples_do_not_depend_on_company(frontend, model, utterances):
     sampler = copy.copy(model)
-    sampler.temperature, sampler.top_k = 1.0, 0
+    sampler.sampling = Sampling()
     requests = [frontend.request(u) for u in utterances]
     together = sampler.generate(requests)
     for request, tokens in list(zip(requests, together))[::3]:
@@ -155,8 +161,8 @@ def test_samples_do_not_depend_on_company(frontend, model, utterances):
 @pytest.mark.parametrize("wish", [-50.0, 50.0], ids=["never ends by itself", "wants to end at once"])
 def test_length_is_bounded_by_the_pace_of_pretraining(frontend, model, utterances, wish):
     request, biased = frontend.request(utterances[2]), copy.deepcopy(model)
-    end = frontend.vocabulary.end - model.targets[0]
-    biased.project = lambda hidden: wish * (torch.arange(len(model.targets)) == end).float().expand(len(hidden), -1)
+    end = frontend.codec.tokens
+    biased.project = lambda hidden: wish * (torch.arange(end + 1) == end).float().expand(len(hidden), -1)
     tokens = biased.generate([request])[0]
     low, _, high = (bound * len(request.phones) for bound in frontend.pace)
     assert len(tokens) % frontend.codec.levels == 0
@@ -256,6 +262,52 @@ def test_voice_and_emotion_are_heard(frontend, model, utterances):
     assert not torch.allclose(*logits, atol=1e-3)
 
 
+def test_a_codec_without_the_voice_in_its_tokens_is_told_it(utterances, tmp_path):
+    small = {"codewords": 24, "latent": 8, "width": 16, "steps": 6}
+    told = frontend_of(utterances, codec=SemanticCodec(**small))
+    assert {s: sorted(own) for s, own in told.timbres.items()} == {s: ["happy", "neutral"] for s in ("anna", "bert")}
+    request = told.request(utterances[0])
+    assert request.speaker.tolist() == [*told.voices["anna"].tolist(), *told.timbres["anna"]["neutral"].tolist()]
+    tokens = torch.arange(20) % 24
+    said = told.decode(tokens, request)
+    assert torch.equal(said, told.codec.decode(tokens, told.timbres["anna"]["neutral"]))
+    assert not torch.equal(said, told.decode(tokens, told.request(replace(utterances[0], speaker="bert"))))
+    model = QwenTTS(told, **SIZES)
+    assert model(told.collate([told(utterances[0])]))["tokens"].loss().isfinite()
+    (wave,) = model.synthesize([request])
+    assert torch.equal(wave, told.decode(model.generate([request])[0], request))
+    assert len(model.resynthesize(buzz(0.5, 150))) > 7000
+    before = told.timbres["anna"]["neutral"].clone()
+    told.enroll([replace(u, speaker="cleo") for u in utterances[4:6]] + [replace(utterances[1], speaker="anna")])
+    assert torch.equal(told.timbres["anna"]["neutral"], before)
+    assert torch.equal(told.timbre("cleo", "angry", "x"), told.timbres["cleo"]["happy"])
+    torch.save(told.state(), tmp_path / "told.pt")
+    again = QwenTTSFrontend(SemanticCodec(**small), SpeakerStatistics(MelSpectrogram()))
+    again.restore(torch.load(tmp_path / "told.pt", weights_only=True))
+    assert torch.equal(again.decode(tokens, again.request(utterances[0])), said)
+
+
+def test_in_training_a_share_of_the_speech_is_not_heard(utterances):
+    torch.manual_seed(0)
+    deaf = frontend_of(utterances, dropped=0.4)
+    model, items = QwenTTS(deaf, **SIZES), [deaf(u) for u in utterances]
+    batch = deaf.collate(items)
+    position = torch.arange(batch["tokens"].shape[1])
+    speech = batch["mask"] & (position >= batch["prompt"][:, None])
+    assert batch["heard"][~speech & batch["mask"]].all()
+    assert 0.3 < (~batch["heard"][speech]).float().mean() < 0.5
+    assert not torch.equal(deaf.collate(items)["heard"], batch["heard"])
+    whole = {k: v for k, v in batch.items() if k != "heard"}
+    said, clean = model(batch)["tokens"].logits, model(whole)["tokens"].logits
+    assert not torch.allclose(said, clean, atol=1e-3)
+    model.eval()
+    assert torch.equal(model(batch)["tokens"].logits, model(whole)["tokens"].logits)
+    with torch.no_grad():  # what is not heard has no effect at all
+        other = batch["tokens"].where(batch["heard"] | ~speech, deaf.vocabulary.speech[2])
+        model.train()
+        assert torch.equal(model(batch)["tokens"].hidden, model(batch | {"tokens": other})["tokens"].hidden)
+
+
 def test_without_voice_and_emotion_the_prompt_is_neutts_s(utterances):
     plain = frontend_of(utterances, speakers=None, emotions=False)
     model = QwenTTS(plain, **SIZES)
@@ -273,13 +325,34 @@ def test_without_voice_and_emotion_the_prompt_is_neutts_s(utterances):
 def test_paced_positions_put_speech_beside_its_phones(utterances):
     paced = frontend_of(utterances, paced_positions=True)
     item = paced(utterances[2])
-    prompt, length = int(item["prompt"]), len(item["tokens"])
+    prompt, length = item["tokens"][: item["prompt"]], len(item["tokens"])
     positions = paced.positions(prompt, length).tolist()
-    first, phones = 2, prompt - 4  # emotion and start of text before, end of text and start of speech after
+    first, phones = 2, len(prompt) - 4  # emotion and start of text before, end of text and start of speech after
     assert len(positions) == length and positions[:3] == [0, 1, 2]
-    assert positions[prompt - 1 :] == list(range(first - 1, first - 1 + length - prompt + 1))
-    assert positions[first : first + phones] == [first + round(k * paced.pace[1]) for k in range(phones)]
-    assert positions[prompt - 2] > positions[prompt - 3] and paced.pace[0] <= paced.pace[1] <= paced.pace[2]
+    assert positions[len(prompt) - 1 :] == list(range(first - 1, first - 1 + length - len(prompt) + 1))
+    own, tempo = paced.pacing, paced.pacing.tempo["neutral"]
+    step = [own.lasting[p.symbol] * tempo * paced.codec.rate for p in utterances[2].phones]
+    wanted = [first + round(sum(step[:k])) for k in range(phones + 1)]
+    assert positions[first : first + phones + 1] == pytest.approx(wanted, abs=1)
+    assert paced.pace[0] <= paced.pace[1] <= paced.pace[2]
+
+
+def test_pacing_finds_durations_and_tempi(utterances):
+    symbols, seconds, tempi = ("a", "b", "_"), (0.1, 0.2, 0.05), {"calm": 1.5, "quick": 0.75}
+    made = []
+    for i, (emotion, tempo) in enumerate(list(tempi.items()) * 3):
+        order = [(k + j) % 3 for k in range(3) for j in range(i % 2 + 1)]
+        ends = [sum(seconds[k] * tempo for k in order[: n + 1]) for n in range(len(order))]
+        phones = tuple(Phone(symbols[k], end - seconds[k] * tempo, end) for k, end in zip(order, ends))
+        made.append(replace(utterances[0], id=f"p{i}", emotion=emotion, phones=phones))
+    pacing = Pacing()
+    pacing.fit(made, {u.id: [p.symbol for p in u.phones] for u in made})
+    for emotion, tempo in tempi.items():
+        starts = pacing.starts(["b", "a", "_"], emotion)
+        assert starts.tolist() == pytest.approx([0.0, 0.2 * tempo, 0.3 * tempo, 0.35 * tempo], rel=1e-3)
+    bare = [replace(utterances[0], phones=(), duration=0.6)]
+    pacing.fit(bare, {bare[0].id: ("x", "y", "z")})
+    assert pacing.starts(["x", None], None).tolist() == pytest.approx([0.0, 0.2, 0.4])
 
 
 def test_foreign_phones_fall_back_on_near_ones(frontend):
@@ -300,7 +373,8 @@ def test_speech_rows_must_follow_each_other():
 
 def test_frontend_survives_pickle_and_file(frontend, utterances, items, tmp_path):
     torch.save(frontend.state(), tmp_path / "frontend.pt")
-    restored = QwenTTSFrontend(KMeansCodec(bands=[[0, 25], [25, 80]], codewords=12), SpeakerStatistics(MelSpectrogram()))
+    codec, paced = KMeansCodec(bands=[[0, 25], [25, 80]], codewords=12), frontend.pacing is not None
+    restored = QwenTTSFrontend(codec, SpeakerStatistics(MelSpectrogram()), paced_positions=paced)
     restored.restore(torch.load(tmp_path / "frontend.pt", weights_only=True))
     for other in (restored, pickle.loads(pickle.dumps(frontend))):
         for name, value in other(utterances[2]).items():
@@ -318,7 +392,7 @@ def test_enrolled_voices_join_and_known_ones_stay(frontend, utterances):
 
 def test_the_shipped_config_builds(utterances):
     config = OmegaConf.load(CONFIG)
-    config.frontend.codec.codewords = 8
+    config.frontend.codec = OmegaConf.merge(config.frontend.codec, {"codewords": 8, "steps": 4, "width": 16})
     frontend = instantiate(config.frontend)
     frontend.fit(utterances)
     model = instantiate(config, frontend=frontend)
@@ -334,7 +408,7 @@ def test_the_shipped_config_builds(utterances):
         (DataError, "no phones", lambda f, u: f(replace(u, phones=(Phone("_", 0.0, 1.0),)))),
         (DataError, "no recording", lambda f, u: f(replace(u, audio=Path("missing.wav")))),
         (DataError, "no symbols yet", lambda f, u: QwenTTSFrontend(f.codec)(u)),
-        (CheckpointError, "speakers or emotions", lambda f, u: QwenTTSFrontend(f.codec).restore(f.state())),
+        (CheckpointError, "emotions, speakers", lambda f, u: QwenTTSFrontend(f.codec).restore(f.state())),
     ],
 )
 def test_refusals_are_one_line(frontend, utterances, error, words, act):

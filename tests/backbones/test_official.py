@@ -78,7 +78,7 @@ def test_packed_projections_are_taken_apart_in_their_order(tmp_path):
 
 
 def test_bookkeeping_is_left_out_with_a_notice_and_a_config_is_kept(tmp_path):
-    toy, origin, said = loaded(put(theirs(), tmp_path / "toy.pt", "model", epoch=3, config={"a": 1}), "model")
+    _toy, origin, said = loaded(put(theirs(), tmp_path / "toy.pt", "model", epoch=3, config={"a": 1}), "model")
     assert origin.extras == {"config": {"a": 1}}
     assert "epoch" in said[0]
     _, _, said = loaded(put(theirs() | {"step": 7}, tmp_path / "flat.pt"))

@@ -57,7 +57,7 @@ class Aligner(nn.Module):
         self.query_voice = nn.Linear(width, n_mels, bias=False)
         for layers in (self.key, self.query):  # the first feeds a ReLU
             for i, layer in enumerate(layers):
-                nn.init.xavier_uniform_(layer.weight, nn.init.calculate_gain("linear" if i else "relu"))
+                nn.init.xavier_uniform_(layer.get_parameter("weight"), nn.init.calculate_gain("linear" if i else "relu"))
 
     def forward(self, phones: Tensor, mel: Tensor, voice: Tensor, phone_mask: Tensor, frame_mask: Tensor) -> Alignment:
         """(B, P, C) embedded phones, (B, T, n_mels), (B, C), (B, P) and (B, T) bool."""
@@ -67,7 +67,7 @@ class Aligner(nn.Module):
         # |q - k|^2 without a (B, T, P, channels) tensor; |q|^2 is the same for every phone, so softmax does not see it.
         scores = self.temperature * (2 * queries @ keys.mT - keys.square().sum(-1)[:, None])
         phone_count, frame_count = phone_mask.sum(1), frame_mask.sum(1)
-        prior = beta_binomial(phone_count, frame_count, *scores.shape[1:], scaling=self.scaling)
+        prior = beta_binomial(phone_count, frame_count, scores.shape[1], scores.shape[2], self.scaling)
         scores = scores.float().masked_fill(~real, _NEVER).log_softmax(-1) + (prior + 1e-8).log()
         log_soft = scores.masked_fill(~real, _NEVER).log_softmax(-1)
         owner, durations = monotonic_path(log_soft.detach(), phone_count, frame_mask)
@@ -101,7 +101,7 @@ def forward_sum(log_scores: Tensor, phones: Sequence[int], frames: Sequence[int]
     """(B, T, P) -> (B,) nats per phone: CTC over the phones in order, with a blank of constant score before the softmax."""
     padded = F.pad(log_scores.float(), (1, 0), value=BLANK).log_softmax(-1)
     columns = torch.arange(1, padded.shape[2], device=padded.device).repeat(len(padded), 1)
-    nats = F.ctc_loss(padded.transpose(0, 1), columns, tuple(frames), tuple(phones), reduction="none", zero_infinity=True)
+    nats = torch.ctc_loss(padded.transpose(0, 1), columns, list(frames), list(phones), 0, 0, True)  # blank 0, no reduction
     return nats / torch.tensor(list(phones), dtype=nats.dtype).to(nats.device, non_blocking=True)
 
 

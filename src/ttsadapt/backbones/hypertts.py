@@ -7,7 +7,7 @@ makes an utterance depend on its neighbours (statistics and convolutions over pa
 from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from ttsadapt.backbones import hypertts_official as released
 from ttsadapt.backbones.aligner import Aligner, Alignment, Schedule
-from ttsadapt.backbones.base import Batch, Request
+from ttsadapt.backbones.base import Batch, Frontend, Request
 from ttsadapt.backbones.fastspeech2_frontend import PAD
 from ttsadapt.backbones.hypertts_frontend import HyperTTSFrontend
 from ttsadapt.backbones.official import Origin
@@ -129,6 +129,8 @@ class HyperTTSBackbone(ParallelBackbone):
         self.phone_embedding = nn.Embedding(frontend.table.size, width, padding_idx=PAD)
         self.speaker_projection = nn.Linear(size, width)
         self.emotion_embedding = nn.Embedding(len(frontend.emotions), width) if frontend.emotions else None
+        if self.emotion_embedding is not None:
+            nn.init.normal_(self.emotion_embedding.weight, std=width**-0.5)
         self.encoder, self.decoder = (
             FFTStack(blocks, width, heads, hidden, kernel, dropout, bias=False, positions=PositionTable(positions, width))
             for blocks in (encoder_blocks, decoder_blocks)
@@ -249,9 +251,9 @@ class HyperTTSBackbone(ParallelBackbone):
     # Released files ----------------------------------------------------------------------------------------------------
 
     @classmethod
-    def load_official(cls, frontend: HyperTTSFrontend, path: str, heads: int = 2, **settings: Any) -> Self:
+    def load_official(cls, frontend: Frontend, path: str, heads: int = 2, **settings: Any) -> Self:
         """The authors' `600000.pth.tar`; `heads` is not to be seen in it, `settings` are the constructor's others."""
-        return released.load(cls, frontend, Path(path), heads, settings)
+        return released.load(cls, cast(HyperTTSFrontend, frontend), Path(path), heads, settings)
 
     def save_official(self, path: Path) -> None:
         released.save(self, path)

@@ -1,7 +1,9 @@
 """What HyperTTS's backbone learns from: phones, mel, energy and the wavelets of pitch; phone times only where they are given."""
 
+import logging
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import Any, Protocol
 
 import librosa
@@ -20,6 +22,8 @@ from ttsadapt.data.espeak import PAUSE
 from ttsadapt.data.utterance import Phone, Utterance
 from ttsadapt.errors import DataError, TooLong
 from ttsadapt.text.phones import phonemize, split_stress
+
+logger = logging.getLogger(__name__)
 
 FRAMEWISE = ("mel", "energy", "pitch", "voiced", "cwt")
 
@@ -44,6 +48,7 @@ class FittedTable:
 
     def __init__(self) -> None:
         self.symbols: list[str] = []
+        self.replaced: Counter[str] = Counter()
 
     @property
     def size(self) -> int:
@@ -54,12 +59,17 @@ class FittedTable:
         self.symbols = sorted(counts, key=lambda s: (-counts[s], s))
 
     def indices(self, phone: str) -> list[int]:
-        """What was never heard is spoken as what is most like it."""
-        if phone not in self.symbols:
-            bare, stress = split_stress(phone)
-            known = [split_stress(s) for s in self.symbols]
-            phone = min(zip(known, self.symbols), key=lambda pair: (unlike(bare, pair[0][0]), abs(stress - pair[0][1])))[1]
-        return [self.symbols.index(phone) + 1]
+        """What was never heard is spoken as what is most like it; the first time that is said aloud."""
+        return [self.symbols.index(phone if phone in self.symbols else self._closest(phone)) + 1]
+
+    def _closest(self, phone: str) -> str:
+        bare, stress = split_stress(phone)
+        known = {s: split_stress(s) for s in self.symbols}
+        closest = min(known, key=lambda s: (unlike(bare, known[s][0]), abs(stress - known[s][1])))
+        if not self.replaced:
+            logger.warning("phone %r was not in the pretraining data: spoken as %r (further ones are counted in replaced)", phone, closest)
+        self.replaced[phone] += 1
+        return closest
 
     def state(self) -> list[str]:
         return list(self.symbols)
@@ -196,13 +206,14 @@ class HyperTTSFrontend(FastSpeech2Frontend):
         seconds, end = samples / self.sample_rate, utterance.phones[-1].end
         if abs(seconds - end) > 0.25:
             raise DataError(
-                f"the phones of utterance {utterance.id} end at {end:.2f} s but {utterance.audio} lasts {seconds:.2f} s: align the data again"
+                f"the phones of utterance {utterance.id} end at {end:.2f} s but {utterance.audio} lasts {seconds:.2f} s: "
+                "align the data again"
             )
         parts: list[Phone] = []
         for symbol, start, end in utterance.phones:
             count = len(self.table.indices(symbol))
             edges = [start + (end - start) * i / count for i in range(count + 1)]
-            parts += [Phone(symbol, a, b) for a, b in zip(edges, edges[1:])]
+            parts += [Phone(symbol, a, b) for a, b in pairwise(edges)]
         return frame_durations(parts, frames, self.sample_rate / self.mel.hop)
 
     def _aligned(self, utterance: Utterance) -> None:

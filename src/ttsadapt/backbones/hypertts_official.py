@@ -74,7 +74,8 @@ def place(name: str) -> Place:
         if match := re.fullmatch(ours, name):
             return Place(match.expand(theirs))
     raise CheckpointError(
-        f"the authors' format has no place for {name}: it holds CwtPitch and neither emotions nor scaled_mel; use a checkpoint of this package"
+        f"the authors' format has no place for {name}: it holds CwtPitch, and neither emotions, scaled_mel nor phone_places; "
+        "use a checkpoint of this package"
     )
 
 
@@ -151,7 +152,8 @@ def _fits(file: OfficialFile, frontend: HyperTTSFrontend) -> None:
     rows, size = file.shapes["encoder.src_word_emb.weight"][0], file.shapes["speaker_emb.weight"][1]
     if rows != frontend.table.size:
         raise CheckpointError(
-            f"{file.path}: its phone table has {rows} rows, backbone.frontend.table has {frontend.table.size}: use text.arpabet.ArpabetTable"
+            f"{file.path}: its phone table has {rows} rows, backbone.frontend.table has {frontend.table.size}: "
+            "use text.arpabet.ArpabetTable"
         )
     if size != frontend.statistics.size:
         raise CheckpointError(

@@ -124,9 +124,9 @@ def embed_codewords(lm: Streams, frontend: MoshiFrontend) -> None:
     deep = codeword_table(codec.embedding(), codec.levels, depth.config.hidden_size)
     for table in (lm.decoder.model.embed_tokens, depth.text_embed_tokens, *lm.embed_tokens, *depth.embed_tokens):
         nn.init.normal_(table.weight, std=INPUT_STD)
-    for table, codewords in zip(list(lm.embed_tokens), wide):
-        table.weight[: codec.codewords] = INPUT_STD / codec.levels**0.5 * codewords
+    for table, codewords in zip(lm.embed_tokens, wide):
+        table.get_parameter("weight")[: codec.codewords] = INPUT_STD / codec.levels**0.5 * codewords
     for head, codewords in zip(depth.lm_heads.weight, deep):
         head.copy_(OUTPUT_STD * (codewords + 0.25 * torch.randn_like(codewords)))
     for table, codewords in zip(depth.embed_tokens, deep):
-        table.weight[: codec.codewords] = INPUT_STD * codewords
+        table.get_parameter("weight")[: codec.codewords] = INPUT_STD * codewords

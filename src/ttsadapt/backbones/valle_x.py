@@ -94,11 +94,14 @@ class VALLEX(Backbone):
 
     @torch.no_grad()
     def _begin(self, std: float) -> None:
-        """New tables, drawn with standard deviation 1, get this one. Some of them predict, too: the norm before makes up for it."""
-        for module in self.modules():
-            if isinstance(module, nn.Embedding):
-                module.weight.mul_(std)
+        """New tables, drawn with standard deviation 1, get this one. Some of them predict, too: the norm before makes up for it.
+
+        Stages stay small: a step of an optimiser like Adam changes every weight of their projections alike.
+        """
         norm, width = self.nar.decoder.norm, self.ar.predict_layer.in_features
+        for name, module in self.named_modules():
+            if isinstance(module, nn.Embedding):
+                module.weight.mul_(width**-0.5 if "stage_embeddings" in name else std)
         norm.get_submodule("project_layer").get_parameter("bias")[:width] = 1 / (std * width**0.5)
 
     @torch.no_grad()

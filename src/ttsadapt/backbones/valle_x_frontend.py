@@ -55,6 +55,7 @@ class VALLEXFrontend(Frontend):
         max_phones: int = 600,
         recordings: int = 1200,
         dropped: float = 0.0,
+        early: float = 1.0,
     ) -> None:
         """`prompting`: what the later levels are shown in training; None: the beginning of the utterance.
 
@@ -62,13 +63,14 @@ class VALLEXFrontend(Frontend):
         `references`: of a (speaker, emotion), those nearest to `reference_seconds`. `max_frames`, `max_phones`: of reference and
         utterance together. `frames_per_phone`: how long synthesis may get; None: half as long again as the training data ever are.
         `recordings`: how many the codec is fitted on. `dropped`: share of its own codes that the first decoder does not see while it
-        trains, drawn anew each time: it cannot go by the last codes alone and listens to the phones.
+        trains, drawn anew each time: it cannot go by the last codes alone and listens to the phones. `early`: 1 draws stages evenly, more
+        draws the first ones, which carry the most, more often.
         """
         self.codec, self.text = codec, text
         self.prompting: Prompting = Given() if continuation else prompting or Prefix()
         self.continuation, self.kept, self.reference_seconds = continuation, references, reference_seconds
         self.frames_per_phone, self.max_frames, self.max_phones = frames_per_phone, max_frames, max_phones
-        self.recordings, self.dropped = recordings, dropped
+        self.recordings, self.dropped, self.early = recordings, dropped, early
         self.voices: list[tuple[str, str]] = []
         """(speaker, emotion) of each row"""
         self.references: list[list[Reference]] = []
@@ -226,7 +228,7 @@ class VALLEXFrontend(Frontend):
             "frames": frames,
             "prompt": prompt,
             "speaker": torch.zeros(len(items), 0),
-            "stage": int(torch.randint(1, self.codec.levels, ())),
+            "stage": 1 + int(torch.rand(()) ** self.early * (self.codec.levels - 1)),
         }
         if self.dropped:  # what begins speech, and the reference, are always seen
             position = torch.arange(codes.shape[1] + 1)

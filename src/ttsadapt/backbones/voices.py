@@ -17,9 +17,10 @@ from tqdm import tqdm
 
 from ttsadapt.backbones.official import OfficialFile
 from ttsadapt.backbones.speakers import spread
+from ttsadapt.codecs.speechbrain_hub import from_speechbrain
 from ttsadapt.data.audio import load
 from ttsadapt.data.utterance import Utterance
-from ttsadapt.errors import CheckpointError, DataError, UserError
+from ttsadapt.errors import CheckpointError, DataError
 
 RATE = 16000
 """Hz, of both encoders"""
@@ -148,17 +149,3 @@ class SpeechbrainVoices(EncodedVoices):
         if len(vector) != self.size:
             raise CheckpointError(f"{self.source} gives vectors of {len(vector)} numbers: set size={len(vector)} beside source")
         return F.normalize(vector, dim=0)
-
-
-def from_speechbrain(module: str, name: str, source: str) -> Any:
-    """A pretrained model of speechbrain; UserError in one line when the folder or the hub does not give it."""
-    import importlib
-
-    kind = getattr(importlib.import_module(module), name)
-    try:
-        return kind.from_hparams(source=source, savedir=source if Path(source).is_dir() else None, run_opts={"device": "cpu"})
-    except Exception as error:  # the hub, hyperpyyaml and torch each raise their own
-        told = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        raise UserError(
-            f"speechbrain cannot load {source!r} ({told}): give the id of a model on the hub, or a folder with its hyperparams.yaml"
-        ) from error

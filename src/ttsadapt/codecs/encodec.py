@@ -89,7 +89,8 @@ class EncodecCodec:
     @torch.no_grad()
     def embedding(self) -> Tensor:
         """(levels * codewords, D): the codeword of every code, each level centred and scaled to length 1 on average."""
-        tables = [layer.codebook.embed for layer in self.module.quantizer.layers[: self.levels]]
+        module: Any = self.module
+        tables = [layer.codebook.embed for layer in module.quantizer.layers[: self.levels]]
         centred = [table - table.mean(0) for table in tables]
         return torch.cat([table / table.square().sum(1).mean().sqrt().clamp_min(1e-6) for table in centred])
 

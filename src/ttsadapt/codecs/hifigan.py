@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ttsadapt.backbones.voices import from_speechbrain
+from ttsadapt.codecs.speechbrain_hub import from_speechbrain
 from ttsadapt.errors import CheckpointError
 
 

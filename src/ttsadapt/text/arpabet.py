@@ -83,14 +83,15 @@ PUNCTUATION = "sp"
 """what the authors say for any punctuation between words"""
 
 _IPA = {
-    "a": "AE", "aɪ": "AY", "aʊ": "AW", "b": "B", "d": "D", "dʒ": "JH", "eɪ": "EY", "f": "F", "h": "HH", "i": "IY", "iː": "IY", "iə": "IY AH",
-    "j": "Y", "k": "K", "l": "L", "m": "M", "n": "N", "oʊ": "OW", "oː": "AO", "p": "P", "r": "R", "s": "S", "t": "T", "tʃ": "CH", "u": "UW",
-    "uː": "UW", "v": "V", "w": "W", "x": "K", "z": "Z", "æ": "AE", "ð": "DH", "ŋ": "NG", "ɐ": "AH", "ɑ": "AA", "ɑː": "AA", "ɑːɹ": "AA R",
-    "ɑ̃": "AA N", "ɒ": "AA", "ɔ": "AO", "ɔː": "AO", "ɔːɹ": "AO R", "ɔɪ": "OY", "oːɹ": "AO R", "ə": "AH", "əl": "AH L", "əʊ": "OW", "ɚ": "ER",
-    "ɛ": "EH", "ɛː": "EH", "ɛɹ": "EH R", "eə": "EH R", "ɜː": "ER", "ɝ": "ER", "ɡ": "G", "ɡʲ": "G", "ɪ": "IH", "ɪɹ": "IH R", "ɪə": "IH R",
-    "ɫ": "L", "ɬ": "L", "ɲ": "N Y", "ɹ": "R", "ɾ": "D", "ʃ": "SH", "ʊ": "UH", "ʊɹ": "UH R", "ʊə": "UH R", "ʌ": "AH", "ʍ": "W", "ʒ": "ZH", "ʔ": "T",
-    "θ": "TH", "ᵻ": "IH", "n̩": "AH N", "l̩": "AH L", "m̩": "AH M", "aɪə": "AY ER", "aɪɚ": "AY ER", "aʊə": "AW ER", "aʊɚ": "AW ER",
-    "ɔɪə": "OY ER", "ɔɪɚ": "OY ER", "eɪə": "EY ER", PAUSE: PUNCTUATION,
+    "a": "AE", "aɪ": "AY", "aʊ": "AW", "b": "B", "d": "D", "dʒ": "JH", "eɪ": "EY", "f": "F", "h": "HH", "i": "IY", "iː": "IY",
+    "iə": "IY AH", "j": "Y", "k": "K", "l": "L", "m": "M", "n": "N", "oʊ": "OW", "oː": "AO", "p": "P", "r": "R", "s": "S",
+    "t": "T", "tʃ": "CH", "u": "UW", "uː": "UW", "v": "V", "w": "W", "x": "K", "z": "Z", "æ": "AE", "ð": "DH", "ŋ": "NG",
+    "ɐ": "AH", "ɑ": "AA", "ɑː": "AA", "ɑːɹ": "AA R", "ɑ̃": "AA N", "ɒ": "AA", "ɔ": "AO", "ɔː": "AO", "ɔːɹ": "AO R", "ɔɪ": "OY",
+    "oːɹ": "AO R", "ə": "AH", "əl": "AH L", "əʊ": "OW", "ɚ": "ER", "ɛ": "EH", "ɛː": "EH", "ɛɹ": "EH R", "eə": "EH R", "ɜː": "ER",
+    "ɝ": "ER", "ɡ": "G", "ɡʲ": "G", "ɪ": "IH", "ɪɹ": "IH R", "ɪə": "IH R", "ɫ": "L", "ɬ": "L", "ɲ": "N Y", "ɹ": "R", "ɾ": "D",
+    "ʃ": "SH", "ʊ": "UH", "ʊɹ": "UH R", "ʊə": "UH R", "ʌ": "AH", "ʍ": "W", "ʒ": "ZH", "ʔ": "T", "θ": "TH", "ᵻ": "IH", "n̩": "AH N",
+    "l̩": "AH L", "m̩": "AH M", "aɪə": "AY ER", "aɪɚ": "AY ER", "aʊə": "AW ER", "aʊɚ": "AW ER", "ɔɪə": "OY ER", "ɔɪɚ": "OY ER",
+    "eɪə": "EY ER", PAUSE: PUNCTUATION,
 }  # fmt: skip
 """espeak-ng's phones of English -> ARPAbet without stress"""
 

@@ -60,6 +60,16 @@ def test_weights_of_the_heads(version, frontend, batch):
     assert torch.allclose(heavy["mel"], 3 * plain["mel"]) and torch.allclose(heavy["tokens"], plain["tokens"])
 
 
+def test_tokens_that_sound_alike_start_alike(version, frontend):
+    _, llm, flow = VERSIONS[version]
+    model = CosyVoice(frontend, llm, flow, codec_embedding=True)
+    tokens, sound = frontend.codec.tokens, torch.cdist(*[frontend.codec.embedding()] * 2)
+    for table, least in ((model.llm.speech_embedding.weight, 0.95), (model.llm.llm_decoder.weight, 0.8)):
+        rows = table[:tokens].detach()
+        assert torch.corrcoef(torch.stack([torch.cdist(rows, rows).flatten(), sound.flatten()]))[0, 1] > least
+        assert rows.std() < 0.5
+
+
 @pytest.mark.parametrize(("parts", "told"), [(["llm", "hift"], "name one or both of llm, flow"), ([], "name one or both")])
 def test_unknown_parts(version, frontend, parts, told):
     with pytest.raises(ConfigError, match=told):

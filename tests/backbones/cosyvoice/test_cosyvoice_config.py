@@ -48,10 +48,9 @@ def release(tmp_path_factory) -> Path:
 
 
 def asked(mini, release, *overrides):
-    return mini(
-        "backbone=cosyvoice2_released", f"backbone.path={release}", "backbone.frontend.codec.tokens=128", "backbone.frontend.text.rows=200",
-        "+backbone.frontend.speakers.size=80", "base=null", "backbone.frontend.reference_seconds=1.0", "backbone.steps=2", *overrides, small=False,
-    )  # fmt: skip
+    small = {"frontend.codec.tokens": 128, "frontend.text.rows": 200, "frontend.reference_seconds": 1.0, "path": release, "steps": 2}
+    told = [f"backbone.{key}={value}" for key, value in small.items()]
+    return mini("backbone=cosyvoice2_released", "base=null", "+backbone.frontend.speakers.size=80", *told, *overrides, small=False)
 
 
 def test_a_released_folder_is_adapted_by_config_alone(mini, release, tmp_path):

@@ -160,6 +160,37 @@ def test_a_new_dit_starts_from_no_velocity():
     assert flow(**batch, draws=draw(batch["mel_lengths"], MELS))[0].abs().max() == 0
 
 
+@pytest.mark.parametrize("version", [1, 2])
+def test_a_new_unet_passes_the_noisy_mel_on_to_its_last_block(version):
+    kind, sizes = KINDS[version]
+    torch.manual_seed(0)
+    flow, seen = kind(**SMALL, **sizes).eval(), []
+    flow.estimator.final_block.register_forward_pre_hook(lambda m, given: seen.append(given[0]))
+    x, other = torch.randn(1, 8, MELS), torch.randn(1, 8, MELS)
+    mask, never = torch.ones(1, 8, dtype=torch.bool), torch.tensor([False])
+    with torch.no_grad():
+        flow.estimator(x, mask, other, torch.tensor([0.3]), other[:, 0], other, never)
+    torch.testing.assert_close(seen[0][..., :MELS], x)
+
+
+@pytest.mark.parametrize("version", KINDS)
+def test_a_preconditioned_flow_starts_from_the_best_linear_guess(version):
+    flow, batch = flow_of(version, preconditioned=True), batch_of([20])
+    torch.nn.init.zeros_(flow.estimator.proj_out.weight if version == 3 else flow.estimator.final_proj.weight)
+    torch.nn.init.zeros_(flow.estimator.proj_out.bias if version == 3 else flow.estimator.final_proj.bias)
+    batch["mel"] = torch.randn_like(batch["mel"])
+    draws = draw(batch["mel_lengths"], MELS)
+    for time in (0.0, 0.3, 1.0):
+        draws["time"] = torch.tensor([time])
+        with torch.no_grad():
+            guess, wanted, _ = flow(**batch, draws=draws)
+        point = (1 - time) * draws["noise"][0] + time * batch["mel"][0]
+        slope = (wanted * point).mean() / point.square().mean()
+        assert (guess / point).std() < 1e-4 and float((guess / point).mean()) == pytest.approx(float(slope), abs=0.25)
+    bare = flow.generate(torch.tensor([1, 2]), torch.ones(VOICE), steps=200)
+    torch.testing.assert_close(bare, flow.noise(4, 0), atol=0.1, rtol=0.1)  # a standard normal is led to a standard normal
+
+
 @pytest.mark.parametrize("version", KINDS)
 def test_blocks_are_at_one_rate_and_their_mask_fits(version):
     flow, batch, seen = flow_of(version), batch_of([3, 5]), {}

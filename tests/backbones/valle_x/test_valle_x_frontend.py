@@ -75,13 +75,18 @@ def test_training_goes_on_from_another_recording_of_the_voice(continuing, uttera
 def test_draws_are_the_global_generator_s(continuing, utterances):
     items = [continuing(u) for u in utterances]
     batches = []
-    for seed in (1, 1, 2, 3):
+    for seed in (1, 1, 2, 3, 4, 5, 6):
         torch.manual_seed(seed)
         batches.append(continuing.collate(items))
     same = [all(torch.equal(torch.as_tensor(a[n]), torch.as_tensor(b[n])) for n in a) for a, b in pairwise(batches)]
     assert same[0] and not all(same[1:])
     torch.manual_seed(0)
-    assert {continuing.collate(items[:1])["stage"] for _ in range(60)} == set(range(1, SIZES["levels"]))
+    stages = [continuing.collate(items[:1])["stage"] for _ in range(90)]
+    assert set(stages) == set(range(1, SIZES["levels"]))
+    early = copy.copy(continuing)
+    early.early = 3.0
+    often = [early.collate(items[:1])["stage"] for _ in range(90)]
+    assert set(often) == set(stages) and often.count(1) > 1.5 * stages.count(1)
 
 
 def codes_of(*lengths: int) -> tuple[torch.Tensor, torch.Tensor]:

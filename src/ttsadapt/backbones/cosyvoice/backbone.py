@@ -51,6 +51,7 @@ class CosyVoice(Backbone):
         steps: int = 10,
         batch: int = 16,
         weights: Mapping[str, float] | None = None,
+        codec_embedding: bool = False,
     ) -> None:
         """`llm`, `flow`: made with the sizes that the frontend gives; None: not there. `vocoder`: None is Griffin-Lim.
 
@@ -71,6 +72,8 @@ class CosyVoice(Backbone):
         self.origins: dict[str, Came] = {}
         """of parts that were released"""
         self._check_parts()
+        if self.llm is not None and codec_embedding:
+            self.llm.begin(frontend.codec.embedding())
 
     def _check_parts(self) -> None:
         unknown = [part for part in self.parts if part not in PARTS]

@@ -8,7 +8,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ttsadapt.backbones.cosyvoice.conformer import Block, InputLayer, chunk_mask, through
-from ttsadapt.backbones.cosyvoice.unet import MaskedGroupNorm
+from ttsadapt.backbones.cosyvoice.unet_layers import MaskedGroupNorm
 
 
 class LookAhead(nn.Module):

@@ -35,6 +35,9 @@ class SpeechCodec(Protocol):
         """`phones` of each recording, where their times are known."""
 
     def encode(self, audio: Tensor) -> Tensor: ...
+    def embedding(self) -> Tensor:
+        """(tokens, E) what stands behind a token; asked for only by models that begin with it."""
+
     def state(self) -> dict[str, Any]: ...
     def restore(self, state: dict[str, Any]) -> None: ...
 
@@ -76,7 +79,7 @@ class CosyVoiceFrontend(Frontend):
         references: bool = False,
         reference_seconds: float = 4.0,
         longest: float = 30.0,
-        recordings: int = 1200,
+        recordings: int = 1600,
     ) -> None:
         """`layout`: of the rows of the language model, made with the number of speech tokens. `draw`: the flow's.
 
@@ -105,7 +108,8 @@ class CosyVoiceFrontend(Frontend):
         self.text.fit(spoken.values(), {u.emotion for u in utterances})
         paces = [u.duration * self.codec.rate / len(spoken[u.id]) for u in utterances]
         self.pace = self.given_pace or (min(paces) / 1.5, max(paces) * 1.5)
-        chosen = [utterances[i] for i in evenly(len(utterances), self.recordings)]
+        every = [*utterances, *self.heard]
+        chosen = [every[i] for i in evenly(len(every), self.recordings)]
         recordings = (load(u.audio, self.codec.sample_rate) for u in tqdm(chosen, "recordings", unit="utt", leave=False))
         self.codec.fit(recordings, [u.phones for u in chosen] if all(u.phones for u in chosen) else None)
 
@@ -125,7 +129,7 @@ class CosyVoiceFrontend(Frontend):
         return best
 
     def _prompt(self, utterance: Utterance) -> Prompt:
-        speech, mel = self.heard(utterance)
+        speech, mel = self.measured(utterance)
         if len(speech) < self.codec.rate / 2:
             raise DataError(
                 f"{utterance.id}: a reference of {len(speech) / self.codec.rate:.2f} s is too short to go on from: "
@@ -182,7 +186,7 @@ class CosyVoiceFrontend(Frontend):
             reference=self.reference(utterance.speaker, utterance.emotion),
         )
 
-    def heard(self, utterance: Utterance) -> tuple[Tensor, Tensor]:
+    def measured(self, utterance: Utterance) -> tuple[Tensor, Tensor]:
         """(S,) speech tokens and (frames, n_mels) mel, of one length: both are cut to what the shorter one holds."""
         speech = self.codec.encode(load(utterance.audio, self.codec.sample_rate))
         mel = self.mel(load(utterance.audio, self.mel.sample_rate))
@@ -193,7 +197,7 @@ class CosyVoiceFrontend(Frontend):
 
     def __call__(self, utterance: Utterance) -> dict[str, Tensor]:
         """TooLong beyond `longest` seconds."""
-        speech, mel = self.heard(utterance)
+        speech, mel = self.measured(utterance)
         if len(speech) > self.longest * self.codec.rate:
             raise TooLong(
                 f"{utterance.id}: {len(speech) / self.codec.rate:.1f} s are more than backbone.frontend.longest={self.longest}: "

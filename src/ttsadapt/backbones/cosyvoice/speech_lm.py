@@ -13,7 +13,11 @@ from ttsadapt.backbones.base import Batch
 from ttsadapt.backbones.cosyvoice.head import Spoken
 from ttsadapt.backbones.cosyvoice.layout import NOTHING, SPEECH, Layout
 from ttsadapt.backbones.decoding import Sampling
+from ttsadapt.backbones.frames import codeword_table
 from ttsadapt.backbones.official import Layout as Places
+
+INPUT_STD, OUTPUT_STD = 0.2, 0.04
+"""of a weight; the input's is about what attention adds to the residual stream, the output's keeps the first loss near uniform"""
 
 
 @dataclass
@@ -55,6 +59,19 @@ class SpeechLM(nn.Module, ABC):
     @property
     @abstractmethod
     def blocks(self) -> dict[str, nn.Module]: ...
+
+    @torch.no_grad()
+    def begin(self, codewords: Tensor) -> None:
+        """Draw tables anew, for training from scratch: speech tokens lie as their `codewords` (tokens, E) do.
+
+        A model of random rows has to learn token by token which of them sound alike.
+        """
+        table = codeword_table(codewords, 1, self.llm_decoder.in_features)[0]
+        for module in self.modules():
+            if isinstance(module, nn.Embedding):
+                nn.init.normal_(module.weight, std=INPUT_STD)
+        self.speech_embedding.weight[: len(table)] = INPUT_STD * table
+        self.llm_decoder.weight[: len(table)] = OUTPUT_STD * (table + 0.25 * torch.randn_like(table))
 
     @property
     def inner(self) -> nn.Module:

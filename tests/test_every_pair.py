@@ -13,14 +13,17 @@ import yaml
 from ttsadapt.adapters import merged
 from ttsadapt.artifacts import ensure
 from ttsadapt.assembly import Assembly
-from ttsadapt.errors import ConfigError
+from ttsadapt.errors import UserError
 from ttsadapt.heads import task_loss
 from ttsadapt.run import build_learner
 
 ROOT = Path(__file__).parents[1]
 BACKBONES = sorted(p.stem for p in (ROOT / "conf/backbone").glob("*_tiny.yaml"))
 STRATEGIES = sorted(p.stem for p in (ROOT / "conf/strategy").glob("*.yaml"))
-QUICK = {"csp": ["strategy.csp.epochs=1", "strategy.csp.utterances=16"]}
+QUICK = {"csp": ["strategy.csp.epochs=10", "strategy.csp.utterances=112", "data.source_train=112"]}
+"""of a strategy: probes can beat chance even on weights drawn at random"""
+UNREADABLE = "layer analysis: no label can be read off"
+"""... but need not: tokens that were made to say neither voice nor emotion hide both. Then the refusal is what is tested."""
 
 
 @lru_cache(maxsize=1)
@@ -57,8 +60,11 @@ def values(learner, batch) -> dict[str, torch.Tensor]:
 def test_a_strategy_trains_a_backbone_and_comes_back_from_disk(mini, backbone, strategy, tmp_path):
     try:
         assembly, learner = learner_of(mini, backbone, names := [strategy])
-    except ConfigError as error:
-        assert "trains nothing: add" in str(error) and "\n" not in str(error)
+    except UserError as error:
+        assert "\n" not in str(error)
+        if str(error).startswith(UNREADABLE):
+            return
+        assert "trains nothing: add" in str(error)
         assembly, learner = learner_of(mini, backbone, names := ["lora", strategy])
     batch = batch_of(assembly)
     before = values(learner, batch)

@@ -19,7 +19,6 @@ from ttsadapt.files import read_json, write_json
 from ttsadapt.learner import Learner
 from ttsadapt.run import build_learner, look
 from ttsadapt.scoring import judge_needs, score_run
-from ttsadapt.text.phones import phonemize
 
 
 def restored(folder: Path) -> tuple[Assembly, Learner]:
@@ -72,9 +71,8 @@ def synthesize(cfg: DictConfig, folder: Path) -> None:
         raise UserError(f"speaker={cfg.speaker}: the run's data has {', '.join(sorted(voices))}")
     from dataclasses import replace
 
-    phones = phonemize(cfg.text, cfg.language)
     asked = replace(voice, id="spoken", text=cfg.text, emotion=cfg.emotion, language=cfg.language, phones=())
-    request: Request = replace(learner.backbone.frontend.request(asked), phones=phones, seed=cfg.seed)
+    request: Request = replace(learner.backbone.frontend.request(asked), seed=cfg.seed)
     (wave,) = learner.backbone.synthesize([request])
     save(Path(cfg.out), wave, learner.backbone.sample_rate)
     print(f"{cfg.out}: {len(wave) / learner.backbone.sample_rate:.2f} s in the voice {voice.speaker}, {cfg.emotion}")

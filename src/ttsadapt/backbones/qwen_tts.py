@@ -16,7 +16,8 @@ from ttsadapt.backbones.official import Layout, Origin, Place
 from ttsadapt.backbones.parts import evaluating
 from ttsadapt.backbones.qwen_tts_decoding import generate
 from ttsadapt.backbones.qwen_tts_folder import open_folder, save_folder
-from ttsadapt.backbones.qwen_tts_frontend import Codec, QwenTTSFrontend, SpeechTokenFrontend
+from ttsadapt.backbones.qwen_tts_frontend import QwenTTSFrontend
+from ttsadapt.backbones.qwen_tts_tokens import Codec, SpeechTokenFrontend
 from ttsadapt.errors import CheckpointError, ConfigError
 from ttsadapt.heads import Categorical, Heads
 

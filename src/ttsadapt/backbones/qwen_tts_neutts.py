@@ -9,8 +9,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ttsadapt.backbones.base import Reference, Request
-from ttsadapt.backbones.qwen_tts_frontend import Codec, SpeechTokenFrontend
 from ttsadapt.backbones.qwen_tts_phones import phones_of
+from ttsadapt.backbones.qwen_tts_tokens import Codec, SpeechTokenFrontend
 from ttsadapt.backbones.qwen_tts_vocabulary import NEUTTS, TokenizerVocabulary
 from ttsadapt.backbones.speakers import evenly
 from ttsadapt.data.audio import load

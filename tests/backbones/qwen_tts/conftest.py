@@ -1,4 +1,4 @@
-"""Released folders as their authors lay them out, and what is said in them."""
+"""Models from scratch, and released folders as their authors lay them out; what is said in them."""
 
 from pathlib import Path
 
@@ -6,10 +6,13 @@ import pytest
 import torch
 from transformers import AutoModelForCausalLM
 
+from backbones.qwen_tts import small_qwen
 from backbones.qwen_tts.small_neutts import CONFIGS, SIZES, CountingCodec, buzz, tokenizer_of
+from ttsadapt.backbones.decoding import Sampling
+from ttsadapt.backbones.qwen_tts import QwenTTS
 from ttsadapt.backbones.qwen_tts_neutts import NeuTTSFrontend
 from ttsadapt.data.audio import save
-from ttsadapt.data.utterance import Utterance
+from ttsadapt.data.utterance import Phone, Utterance
 
 
 @pytest.fixture(scope="session")
@@ -60,3 +63,37 @@ def fitted(sentences):
         return frontend
 
     return make
+
+
+@pytest.fixture(scope="module")
+def utterances(tmp_path_factory) -> list[Utterance]:
+    folder = tmp_path_factory.mktemp("audio")
+    made = []
+    for i, (symbols, seconds) in enumerate([("_haɪ_", 0.4), ("_bˈoː_", 0.7), ("_kætsɪt_", 1.0), ("_bæt_", 0.5)] * 2):
+        phones = ["_", "b", "ˈoː", "_"] if "ˈ" in symbols else list(symbols)
+        step = seconds / len(phones)
+        aligned = tuple(Phone(p, k * step, (k + 1) * step) for k, p in enumerate(phones))
+        speaker, emotion = ("anna", "bert")[i % 2], ("neutral", "happy")[i // 4]
+        save(folder / f"{i}.wav", small_qwen.buzz(seconds + 0.01 * i, 110 + 90 * (i % 2) + 5 * i), 16000)
+        made.append(Utterance(f"u{i}", folder / f"{i}.wav", symbols, speaker, emotion, duration=seconds, phones=aligned))
+    return made
+
+
+@pytest.fixture(scope="module", params=[False, True], ids=["positions from left to right", "paced positions"])
+def frontend(request, utterances):
+    return small_qwen.frontend_of(utterances, paced_positions=request.param)
+
+
+@pytest.fixture(scope="module")
+def model(frontend):
+    torch.manual_seed(0)
+    model = QwenTTS(frontend, **small_qwen.SIZES, tie_word_embeddings=False, sampling=Sampling(temperature=0.0)).eval()
+    with torch.no_grad():  # far from uniform, so that a wrong position or mask shows
+        for p in model.parameters():
+            p.add_(0.1 * torch.randn_like(p))
+    return model
+
+
+@pytest.fixture(scope="module")
+def items(frontend, utterances):
+    return [frontend(u) for u in utterances]

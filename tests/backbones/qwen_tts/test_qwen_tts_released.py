@@ -20,9 +20,9 @@ from ttsadapt.adapters import match
 from ttsadapt.backbones import official
 from ttsadapt.backbones.decoding import Sampling
 from ttsadapt.backbones.qwen_tts import QwenTTS
-from ttsadapt.backbones.qwen_tts_frontend import SpeechTokenFrontend
 from ttsadapt.backbones.qwen_tts_neutts import NeuTTSFrontend
 from ttsadapt.backbones.qwen_tts_phones import phones_of
+from ttsadapt.backbones.qwen_tts_tokens import SpeechTokenFrontend
 from ttsadapt.config.base import composed
 from ttsadapt.errors import CheckpointError, ConfigError, DataError, TooLong, UserError
 

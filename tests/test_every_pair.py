@@ -1,6 +1,6 @@
 """Every strategy on every tiny backbone: it trains, it is saved and loaded, it speaks. New files in conf/ are found by themselves.
 
-tests/own/tiny/<backbone>.yaml may hold overrides that make a backbone smaller still.
+tests/tiny/<backbone>.yaml may hold overrides that make a backbone smaller still.
 """
 
 from functools import lru_cache
@@ -28,7 +28,7 @@ UNREADABLE = "layer analysis: no label can be read off"
 
 @lru_cache(maxsize=1)
 def smaller(backbone: str) -> tuple[str, ...]:
-    file = ROOT / f"tests/own/tiny/{backbone}.yaml"
+    file = ROOT / f"tests/tiny/{backbone}.yaml"
     return tuple(yaml.safe_load(file.read_text())) if file.is_file() else ()
 
 

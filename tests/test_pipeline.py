@@ -3,6 +3,7 @@
 import csv
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -182,20 +183,18 @@ def test_two_ranks_give_the_curve_of_one(mini, done):
     assert max(abs(a - b) for a, b in zip(*losses)) < 1e-5 * max(losses[0])
 
 
-def test_a_checkpoint_of_another_base_is_refused(done):
+def test_a_checkpoint_of_another_base_is_refused(done, tmp_path):
     from ttsadapt.errors import CheckpointError
     from ttsadapt.finished import restored
 
-    _, folder = done
+    _, finished = done
+    folder = shutil.copytree(finished, tmp_path / "run")  # other tests read the original
     path = folder / "checkpoints" / "last.ckpt"
     whole = path.read_bytes()
-    try:
-        path.write_bytes(whole[: len(whole) // 2])
-        with pytest.raises(CheckpointError, match="corrupt"):
-            restored(folder)
-        checkpoint = torch.load(folder / "checkpoints" / "best.ckpt", weights_only=True)
-        torch.save(checkpoint | {"base": "0123"}, path)
-        with pytest.raises(CheckpointError, match="belongs to base 0123"):
-            restored(folder)
-    finally:
-        path.write_bytes(whole)
+    path.write_bytes(whole[: len(whole) // 2])
+    with pytest.raises(CheckpointError, match="corrupt"):
+        restored(folder)
+    path.write_bytes(whole)
+    torch.save(torch.load(path, weights_only=True) | {"base": "0123"}, path)
+    with pytest.raises(CheckpointError, match="belongs to base 0123"):
+        restored(folder)

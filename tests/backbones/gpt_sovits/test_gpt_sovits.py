@@ -102,13 +102,14 @@ def test_what_an_item_leaves_out_is_what_a_single_recording_has(utterances, mode
 def recomputed(model, request) -> list[int]:
     """Greedy decoding without a cache, from the batch that training would see."""
     frontend, end = model.frontend, model.frontend.codec.tokens
-    phones, given, _ = frontend.prompt(request)
+    prompt = frontend.prompt(request)
     least, most = frontend.bounds(len(request.phones))
     said: list[int] = []
     while len(said) < most:
-        tokens = torch.cat([given, torch.tensor(said, dtype=torch.long)])
+        tokens = torch.cat([prompt.given, torch.tensor(said, dtype=torch.long)])
         item = {
-            "phones": phones,
+            "phones": prompt.phones,
+            "positions": prompt.positions,
             "tokens": tokens,
             "given": torch.tensor(len(tokens)),
             "speaker": request.speaker,
@@ -230,6 +231,33 @@ def test_it_learns(frontend, items, codec_embedding):
         losses.append(loss.item())
     assert all(p.grad is not None for n, p in model.named_parameters() if n != "bert_proj.weight")
     assert losses[-1] < 0.6 * losses[0]
+
+
+def test_paced_positions_put_tokens_beside_their_phones(utterances):
+    frontend = frontend_of(utterances, paced_positions=True)
+    request = frontend.request(utterances[2])
+    prompt, before = frontend.prompt(request), len(request.reference.phones)
+    tokens, mean = len(prompt.given), frontend.pace[1]
+    assert prompt.positions[:before].tolist() == [round(k * tokens / before) for k in range(before)]
+    assert prompt.positions[before:].tolist() == [round(tokens + k * mean) for k in range(len(request.phones))]
+    item = frontend(utterances[2])
+    assert len(item["positions"]) == len(item["phones"]) and int(item["given"]) in item["positions"].tolist()
+    torch.manual_seed(0)
+    model = GptSovits(frontend, **SIZES, temperature=0.0, repetition_penalty=1.35).eval()
+    said = model.generate([request, frontend.request(utterances[0])])[0].tolist()
+    assert said == recomputed(model, request)
+
+
+def test_tokens_are_hidden_in_training_only(frontend, items):
+    torch.manual_seed(0)
+    model = GptSovits(frontend, **SIZES, dropout=0.0, token_dropout=0.5)
+    tokens = items[0]["tokens"][None]
+    heard = model.unheard(model.ar_audio_embedding(tokens))
+    assert 0 < (heard == 0).all(-1).sum() < tokens.numel()  # whole tokens, not some of their values
+    batch = frontend.collate(items)
+    model.eval()
+    assert torch.equal(model(batch)["tokens"].logits, model(batch)["tokens"].logits)
+    assert torch.equal(model.unheard(model.ar_audio_embedding(tokens)), model.ar_audio_embedding(tokens))
 
 
 def test_text_features_are_heard(frontend, model, items):

@@ -72,7 +72,13 @@ def test_a_merged_adapter_has_the_same_keys_and_says_the_same(frontend, released
     torch.manual_seed(1)
     model = GptSovits.load_official(frontend, str(released)).eval()
     tuned = get_peft_model(model, LoraConfig(r=2, target_modules=r"h\.layers\.\d+\.self_attn\.(query|value|out)", init_lora_weights=False))
-    item = {"phones": torch.tensor([1, 4, 2]), "tokens": torch.arange(5), "given": torch.tensor(2), "speaker": torch.zeros(2)}
+    item = {
+        "phones": torch.tensor([1, 4, 2]),
+        "positions": torch.arange(3),
+        "tokens": torch.arange(5),
+        "given": torch.tensor(2),
+        "speaker": torch.zeros(2),
+    }
     batch = frontend.collate([item | {"frames": torch.tensor(9)}])
     adapted = model(batch)["tokens"].logits
     model.save_official(tmp_path / "merged.ckpt")

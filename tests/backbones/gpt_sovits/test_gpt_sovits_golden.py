@@ -15,7 +15,7 @@ from ttsadapt.backbones.decoding import Sampling, uniforms
 from ttsadapt.backbones.gpt_sovits.backbone import GptSovits
 from ttsadapt.backbones.gpt_sovits.decoding import Row, decode
 from ttsadapt.backbones.gpt_sovits.file import LAYOUT
-from ttsadapt.backbones.gpt_sovits.frontend import LEAST, GptSovitsFrontend
+from ttsadapt.backbones.gpt_sovits.frontend import LEAST, GptSovitsFrontend, Prompt
 from ttsadapt.backbones.gpt_sovits.table import PhoneTable
 
 FOLDER = Path(os.environ.get("TTSADAPT_GOLDEN", Path(__file__).parents[3] / "../shared/golden")) / "gpt_sovits"
@@ -120,7 +120,8 @@ def test_greedy_decoding(model, io, meta):
         prompt = io["in.y"][0, : int(said["prompt"].rpartition(":")[2].rstrip("]"))]
         sampling = Sampling(temperature=0.0, repetition_penalty=float(name.removeprefix("rp")))
         text, most = int(io["in.x_lens"][0]), said["early_stop_num"] + 1
-        row = Row(io["in.x"][0, :text], prompt, io["in.bert"][0, :, :text].T, sampling, uniforms(0), LEAST, most)
+        whole = Prompt(io["in.x"][0, :text], torch.arange(text), prompt, io["in.bert"][0, :, :text].T)
+        row = Row(whole, sampling, uniforms(0), LEAST, most)
         assert torch.equal(torch.cat([prompt, decode(model, [row])[0]]), expected), case
 
 

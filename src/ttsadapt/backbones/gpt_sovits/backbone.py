@@ -18,7 +18,7 @@ from ttsadapt.backbones.decoding import Sampling
 from ttsadapt.backbones.gpt_sovits.decoding import Row, decode
 from ttsadapt.backbones.gpt_sovits.file import LAYOUT, Sizes, config_of, opened, sizes_of
 from ttsadapt.backbones.gpt_sovits.frontend import GptSovitsFrontend
-from ttsadapt.backbones.prefix_lm import Block, SinePosition, prefix_mask
+from ttsadapt.backbones.prefix_lm import Block, SinePosition, interleaved, prefix_mask
 from ttsadapt.errors import CheckpointError, ConfigError
 from ttsadapt.heads import Categorical, Heads
 
@@ -35,6 +35,16 @@ class Embedding(nn.Module):
 
     def forward(self, index: Tensor) -> Tensor:
         return self.word_embeddings(index)
+
+
+class Positions(SinePosition):
+    """Sine positions that can be given."""
+
+    def forward(self, x: Tensor, start: int | Tensor = 0, positions: Tensor | None = None) -> Tensor:
+        """(B, T, C) at `positions` (B, T), or at `start` and after it."""
+        if positions is None:
+            return super().forward(x, start)
+        return self.dropout(x + self.alpha * interleaved(positions, self.width).to(x.dtype))
 
 
 class Layers(nn.Module):
@@ -67,6 +77,7 @@ class GptSovits(Backbone):
         layers: int = 24,
         heads: int = 16,
         dropout: float = 0.1,
+        token_dropout: float = 0.0,
         text_rows: int | None = None,
         bert_size: int = BERT_SIZE,
         codec_embedding: bool = False,
@@ -77,7 +88,8 @@ class GptSovits(Backbone):
         batch: int = 16,
     ) -> None:
         """`frontend` is fitted or restored. `text_rows`: rows of the phone table, None for one a symbol; feed-forward layers are
-        4 x `width` wide. `codec_embedding`: new token rows start where their codewords lie. `temperature` 0: greedy; `top_k` 0:
+        4 x `width` wide. `token_dropout`: share of the tokens before that training does not show (Bowman et al. 2016, section 3.1), so
+        that the text is listened to. `codec_embedding`: new token rows start where their codewords lie. `temperature` 0: greedy; `top_k` 0:
         all tokens; `repetition_penalty` 1: none. `batch`: utterances synthesised at once.
         """
         super().__init__()
@@ -89,9 +101,10 @@ class GptSovits(Backbone):
         self.end = frontend.codec.tokens
         self.bert_proj = nn.Linear(bert_size, width)
         self.ar_text_embedding = Embedding(_text_rows(frontend, text_rows), width)
-        self.ar_text_position = SinePosition(width, dropout)
+        self.ar_text_position = Positions(width, dropout)
         self.ar_audio_embedding = Embedding(self.end + 1, width)
-        self.ar_audio_position = SinePosition(width, dropout)
+        self.ar_audio_position = Positions(width, dropout)
+        self.unheard = nn.Dropout1d(token_dropout)
         self.h = Layers(layers, width, heads, dropout)
         self.ar_predict_layer = nn.Linear(width, self.end + 1, bias=False)
         self.origin: official.Origin | None = None
@@ -117,21 +130,21 @@ class GptSovits(Backbone):
 
     def states(self, batch: Batch) -> Tensor:
         """(B, P + S, D) after the last block; padding lies between phones and tokens, and at the end."""
-        text, audio = self.embed_text(batch["phones"], batch.get("bert")), self.embed_audio(batch["tokens"])
+        text, audio = self.embed_text(batch["phones"], batch.get("bert"), batch.get("positions")), self.embed_audio(batch["tokens"])
         mask = prefix_mask(_upto(batch["phone_lengths"], text.shape[1]), _upto(batch["token_lengths"], audio.shape[1]))
         x = torch.cat([text, audio], 1)
         for layer in self.h.layers:
             x = layer(x, mask)
         return x
 
-    def embed_text(self, phones: Tensor, bert: Tensor | None = None) -> Tensor:
-        """(B, P) rows and (B, P, bert_size) features, none meaning zeros, -> (B, P, D)"""
+    def embed_text(self, phones: Tensor, bert: Tensor | None = None, positions: Tensor | None = None) -> Tensor:
+        """(B, P) rows, (B, P, bert_size) features (none: zeros) and (B, P) positions (none: from 0 on) -> (B, P, D)"""
         context = self.bert_proj.bias if bert is None else self.bert_proj(bert)
-        return self.ar_text_position(self.ar_text_embedding(phones) + context)
+        return self.ar_text_position(self.ar_text_embedding(phones) + context, positions=positions)
 
     def embed_audio(self, tokens: Tensor, start: int | Tensor = 0) -> Tensor:
         """(B, S) -> (B, S, D); `start`: position of the first, an int or (B,)."""
-        return self.ar_audio_position(self.ar_audio_embedding(tokens), start)
+        return self.ar_audio_position(self.unheard(self.ar_audio_embedding(tokens)), start)
 
     def block_mask(self, batch: Batch, group: str) -> Tensor:
         index = torch.arange(batch["tokens"].shape[1], device=batch["tokens"].device)

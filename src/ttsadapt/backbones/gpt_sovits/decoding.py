@@ -18,19 +18,14 @@ from ttsadapt.backbones.prefix_lm import caches, prefix_mask
 
 if TYPE_CHECKING:
     from ttsadapt.backbones.gpt_sovits.backbone import GptSovits
-    from ttsadapt.backbones.gpt_sovits.frontend import GptSovitsFrontend
+    from ttsadapt.backbones.gpt_sovits.frontend import GptSovitsFrontend, Prompt
 
 
 @dataclass
 class Row:
     """One utterance while it is decoded."""
 
-    phones: Tensor
-    """(P,) rows of the phone table: the reference's, then the text's"""
-    given: Tensor
-    """(G,) tokens of the reference"""
-    bert: Tensor | None
-    """(P, bert_size)"""
+    prompt: Prompt
     sampling: Sampling
     uniform: Callable[[], float]
     least: int
@@ -41,9 +36,7 @@ class Row:
 
     @classmethod
     def of(cls, frontend: GptSovitsFrontend, request: Request, sampling: Sampling) -> Self:
-        phones, given, bert = frontend.prompt(request)
-        least, most = frontend.bounds(len(request.phones))
-        return cls(phones, given, bert, sampling, uniforms(request.seed), least, most)
+        return cls(frontend.prompt(request), sampling, uniforms(request.seed), *frontend.bounds(len(request.phones)))
 
     def go_on(self, logits: Tensor) -> bool:
         """(V,) logits, the end last: say the next token, or false at the end.
@@ -54,7 +47,7 @@ class Row:
             return False
         end = len(logits) - 1
         scores = logits[:end] if len(self.said) < self.least else logits
-        so_far = [*self.given.tolist(), *self.said] if self.sampling.repetition_penalty != 1 else []
+        so_far = [*self.prompt.given.tolist(), *self.said] if self.sampling.repetition_penalty != 1 else []
         likeliest = replace(self.sampling, temperature=0.0).draw(scores, self.uniform, so_far)
         drawn = likeliest if likeliest == end else self.sampling.draw(scores, self.uniform, so_far)
         if drawn == end:
@@ -88,7 +81,7 @@ def _step(model: GptSovits, rows: Sequence[Row], cache: list[KeyValues], filled:
     """(B, D) states of the tokens said last; `filled` (B, slots) bool, theirs included."""
     device = filled.device
     token = torch.tensor([row.said[-1] for row in rows], device=device)[:, None]
-    start = torch.tensor([len(row.given) + len(row.said) - 1 for row in rows], device=device)
+    start = torch.tensor([len(row.prompt.given) + len(row.said) - 1 for row in rows], device=device)
     x = model.embed_audio(token, start)
     for layer, keys_values in zip(model.h.layers, cache):
         x = layer(x, filled[:, None, None], cache=keys_values)
@@ -97,15 +90,18 @@ def _step(model: GptSovits, rows: Sequence[Row], cache: list[KeyValues], filled:
 
 def _prefill(model: GptSovits, rows: Sequence[Row], device: torch.device) -> tuple[Tensor, list[KeyValues], Tensor]:
     """(B, D) states of what stands before each row's first new token, the caches, and (B, slots) which slots are filled."""
-    phones = pad_sequence([row.phones for row in rows], batch_first=True).to(device)
-    given = pad_sequence([row.given for row in rows], batch_first=True).to(device)
-    features = [row.bert for row in rows if row.bert is not None]
+    prompts = [row.prompt for row in rows]
+    phones, positions, given = (
+        pad_sequence(part, batch_first=True).to(device)
+        for part in zip(*((prompt.phones, prompt.positions, prompt.given) for prompt in prompts))
+    )
+    features = [prompt.context for prompt in prompts if prompt.context is not None]
     bert = pad_sequence(features, batch_first=True).to(device) if features else None
-    text = torch.tensor([len(row.phones) for row in rows], device=device)
-    audio = torch.tensor([len(row.given) for row in rows], device=device)
+    text = torch.tensor([len(prompt.phones) for prompt in prompts], device=device)
+    audio = torch.tensor([len(row.prompt.given) for row in rows], device=device)
     there = [torch.arange(x.shape[1], device=device) < n[:, None] for x, n in ((phones, text), (given, audio))]
     x, mask, cache = (
-        torch.cat([model.embed_text(phones, bert), model.embed_audio(given)], 1),
+        torch.cat([model.embed_text(phones, bert, positions), model.embed_audio(given)], 1),
         prefix_mask(*there),
         caches([*model.h.layers]),
     )

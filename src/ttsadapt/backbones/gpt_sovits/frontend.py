@@ -1,7 +1,7 @@
 """Phones and semantic tokens of a reference recording, then of the utterance: GPT-SoVITS goes on from the reference."""
 
 from collections.abc import Iterable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 import torch
@@ -49,9 +49,23 @@ class Codec(Protocol):
     def restore(self, state: dict[str, Any]) -> None: ...
 
 
+@dataclass(frozen=True)
+class Prompt:
+    """What stands before the first new token."""
+
+    phones: Tensor
+    """(P,) rows of the phone table: the reference's, then the text's"""
+    positions: Tensor
+    """(P,) of the phones"""
+    given: Tensor
+    """(G,) tokens of the reference"""
+    context: Tensor | None = None
+    """(P, bert_size); None: zeros everywhere"""
+
+
 class GptSovitsFrontend(Frontend):
-    """Utterance -> `phones` (P,), `tokens` (S,), both beginning with the reference's; `given` () how many of `tokens` are not
-    to be predicted; `speaker` (E,) the voice as the codec has it; `frames` ()."""
+    """Utterance -> `phones` and their `positions` (P,), `tokens` (S,), both beginning with the reference's; `given` () how many of
+    `tokens` are not to be predicted; `speaker` (E,) the voice as the codec has it; `frames` ()."""
 
     def __init__(
         self,
@@ -67,6 +81,7 @@ class GptSovitsFrontend(Frontend):
         max_phones: int = 540,
         recordings: int = 1200,
         hop: int = 256,
+        paced_positions: bool = False,
     ) -> None:
         """`objective`: legacy or current, see OBJECTIVES. `pairs`: learn from (reference, utterance) of one voice and emotion, as
         speech is made; else from single recordings, as the authors do.
@@ -75,14 +90,17 @@ class GptSovitsFrontend(Frontend):
         seconds, with `pause` seconds of silence after them; speech goes on from the first. `max_seconds`, `max_phones`: of the
         reference and the utterance together.
         `recordings`: how many the codec is fitted on. `hop`: samples of a frame, for counting only.
+        `paced_positions`: phones are numbered as far apart as they are in speech, the text's from where the reference's tokens end, so a
+        token has about the position of its phone. The authors number phones from 0 on, whatever is said of them before.
         """
         if objective not in OBJECTIVES:
             raise ConfigError(f"backbone.frontend.objective={objective}: give one of {', '.join(OBJECTIVES)}")
         self.codec, self.objective, self.pairs = codec, objective, pairs
         self.references = References(references, reference_seconds, (shortest, longest), pause)
         self.max_seconds, self.max_phones, self.recordings, self.hop = max_seconds, max_phones, recordings, hop
-        self.pace = (0.0, 0.0)
-        """tokens a phone: least and most of the pretraining data's utterances"""
+        self.paced_positions = paced_positions
+        self.pace = (0.0, 0.0, 0.0)
+        """tokens a phone: least, mean and most of the pretraining data's utterances"""
         self._table: PhoneTable | None = None
 
     @property
@@ -107,7 +125,7 @@ class GptSovitsFrontend(Frontend):
                 yield audio
 
         self._fit(spoken.values(), chosen, recordings())
-        self.pace = (min(paces), max(paces))
+        self.pace = (min(paces), sum(paces) / len(paces), max(paces))
         self.enroll(utterances)
 
     def _fit(self, spoken: Iterable[Sequence[str]], utterances: Sequence[Utterance], recordings: Iterable[Tensor]) -> None:
@@ -134,7 +152,8 @@ class GptSovitsFrontend(Frontend):
     def restore(self, state: dict[str, Any]) -> None:
         self.codec.restore(state["codec"])
         self.references.restore(state["references"])
-        self.pace = (float(state["pace"][0]), float(state["pace"][1]))
+        low, mean, high = map(float, state["pace"])
+        self.pace = (low, mean, high)
         self._table = PhoneTable(state["phones"])
 
     def read(self, utterance: Utterance) -> tuple[str, ...]:
@@ -156,8 +175,8 @@ class GptSovitsFrontend(Frontend):
             reference=found.references[0],
         )
 
-    def prompt(self, request: Request) -> tuple[Tensor, Tensor, Tensor | None]:
-        """(P,) phones of the reference and of the request, (G,) the reference's tokens, (P, bert_size) context or None.
+    def prompt(self, request: Request) -> Prompt:
+        """What stands before the first new token.
 
         DataError when the objective needs a reference and there is none, and when the text is too long.
         """
@@ -174,7 +193,15 @@ class GptSovitsFrontend(Frontend):
                 f"{request.id}: {len(symbols)} phones (reference included) are more than backbone.frontend.max_phones={self.max_phones}, "
                 f"or its reference leaves no room in max_seconds={self.max_seconds:g}: split the text"
             )
-        return self.table.rows(symbols, request.id), given, self.context(request)
+        return Prompt(self.table.rows(symbols, request.id), self.numbered(said, len(request.phones)), given, self.context(request))
+
+    def numbered(self, reference: Reference | None, phones: int) -> Tensor:
+        """(P,) positions of the reference's phones, then of the text's."""
+        before, tokens = (len(reference.phones), len(reference.codes)) if reference else (0, 0)
+        if not self.paced_positions:
+            return torch.arange(before + phones)
+        spoken = torch.arange(before) * (tokens / max(before, 1))
+        return torch.cat([spoken, tokens + torch.arange(phones) * self.pace[1]]).round().long()
 
     def context(self, request: Request) -> Tensor | None:
         """(P, bert_size) of reference and text; None: zeros everywhere."""
@@ -182,7 +209,7 @@ class GptSovitsFrontend(Frontend):
 
     def bounds(self, phones: int) -> tuple[int, int]:
         """Fewest and most tokens of a text: half as fast again and half as slow again as anything that `fit` heard."""
-        low, high = self.pace
+        low, _, high = self.pace
         most = min(max(int(1.5 * high * phones), LEAST) + 1, self.max_tokens)
         return min(max(int(low * phones / 1.5), LEAST), most), most
 
@@ -200,6 +227,7 @@ class GptSovitsFrontend(Frontend):
         self._check(utterance.id, len(symbols), len(tokens))
         features = {
             "phones": self.table.rows(symbols, utterance.id),
+            "positions": self.numbered(before, len(request.phones)),
             "tokens": tokens,
             "given": torch.tensor(len(before.codes) if before else OBJECTIVES[self.objective]),
             "speaker": request.speaker,
@@ -219,12 +247,13 @@ class GptSovitsFrontend(Frontend):
         return {"tokens": len(features["tokens"]) + 1 - int(features["given"]), "frames": int(features["frames"])}
 
     def collate(self, items: Sequence[dict[str, Tensor]]) -> Batch:
-        """`phones` (B, P), `tokens` (B, S), each padded on the right, with `phone_lengths`, `token_lengths`, `given`, `frames` (B,),
-        `speaker` (B, E) and, where a text model is configured, `bert` (B, P, bert_size)."""
+        """`phones` and their `positions` (B, P), `tokens` (B, S), each padded on the right, with `phone_lengths`, `token_lengths`,
+        `given`, `frames` (B,), `speaker` (B, E) and, where a text model is configured, `bert` (B, P, bert_size)."""
         batch: Batch = {}
         for name, lengths in (("phones", "phone_lengths"), ("tokens", "token_lengths")):
             batch[name] = pad_sequence([item[name] for item in items], batch_first=True)
             batch[lengths] = torch.tensor([len(item[name]) for item in items])
+        batch["positions"] = pad_sequence([item["positions"] for item in items], batch_first=True)
         if "bert" in items[0]:
             batch["bert"] = pad_sequence([item["bert"] for item in items], batch_first=True)
         return batch | {name: torch.stack([item[name] for item in items]) for name in ("given", "speaker", "frames")}

@@ -48,7 +48,9 @@ def sweep(tmp_path):
 
     def start(*overrides, wait=True):
         command = [sys.executable, str(tmp_path / "app.py"), "-m", "base=null", "report=false", "study=s", *overrides]
+        heard = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background shell starts its jobs deaf to Ctrl-C
         process = subprocess.Popen(command, env=env, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+        signal.signal(signal.SIGINT, heard)
         return (process.communicate()[0], process.returncode) if wait else process
 
     start.runs = tmp_path / "out" / "s"

@@ -125,7 +125,7 @@ class SemanticCodec:
             every = torch.cat(mels)
             self.mean, self.std = every.mean(0), every.std(0).clamp_min(1e-3)
             symbols = sorted({split_stress(p.symbol)[0] for said in phones or () for p in said})
-            labels = [self._labels(said, len(mel), symbols) for said, mel in zip([*(phones or ())] * 2, mels)]
+            labels = [self._labels(said, len(mel), symbols) for said, mel in zip([*(phones or ())] * 2, mels)] if symbols else []
             self.network = Network(self.mel.n_mels, self.voice_size, self.codewords, self.latent, self.width, max(len(symbols), 1))
             self._train(self.network, [self._scaled(mel) for mel in mels], labels)
 

@@ -17,6 +17,7 @@ from ttsadapt.backbones import official
 from ttsadapt.backbones.base import Backbone, Batch, Request
 from ttsadapt.backbones.csm_frontend import CsmFrontend
 from ttsadapt.backbones.csm_parts import Llamas, check_fits, embed_codewords, layout, new_config
+from ttsadapt.backbones.decoding import in_batches
 from ttsadapt.backbones.frames import causal, choose, right_padded, uniforms, weights
 from ttsadapt.backbones.official import Origin
 from ttsadapt.backbones.parts import evaluating
@@ -159,15 +160,7 @@ class Csm(Backbone):
         return codec.decode_codes(codec.codes(audio.cpu()))
 
     def synthesize(self, requests: Sequence[Request], progress: Callable[[int], None] | None = None) -> list[Tensor]:
-        audio: list[Tensor] = [torch.zeros(0)] * len(requests)
-        order = sorted(range(len(requests)), key=lambda i: len(requests[i].phones))  # like lengths end together
-        for start in range(0, len(order), self.batch):
-            part = order[start : start + self.batch]
-            for i, codes in zip(part, self.generate([requests[i] for i in part])):
-                audio[i] = self.sound(codes)
-            if progress:
-                progress(len(part))
-        return audio
+        return in_batches(requests, self.batch, self.generate, lambda codes, _: self.sound(codes), progress)
 
     def sound(self, codes: Tensor) -> Tensor:
         """(frames, K) -> (samples,), marked when there is a watermark; a frame of silence when nothing was said."""

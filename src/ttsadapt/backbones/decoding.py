@@ -9,6 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from ttsadapt.backbones.base import Request
+
 SHARPEST = 1e-3
 """temperatures below this pick the likeliest token"""
 
@@ -73,6 +75,25 @@ def uniforms(seed: int) -> Callable[[], float]:
     """A request's stream of numbers in [0, 1)."""
     generator = torch.Generator().manual_seed(seed)
     return lambda: float(torch.rand((), generator=generator))
+
+
+def in_batches(
+    requests: Sequence[Request],
+    size: int,
+    generate: Callable[[Sequence[Request]], Sequence[Tensor]],
+    sound: Callable[[Tensor, Request], Tensor],
+    progress: Callable[[int], None] | None = None,
+) -> list[Tensor]:
+    """Waveforms of `requests` in their order, said `size` at a time, like lengths together: `sound` makes audio of what `generate` says."""
+    audio: dict[int, Tensor] = {}
+    order = sorted(range(len(requests)), key=lambda i: len(requests[i].phones))
+    for start in range(0, len(order), size):
+        part = order[start : start + size]
+        for i, said in zip(part, generate([requests[i] for i in part])):
+            audio[i] = sound(said, requests[i])
+        if progress:
+            progress(len(part))
+    return [audio[i] for i in range(len(requests))]
 
 
 class KeyValues:

@@ -15,6 +15,7 @@ from transformers import DynamicCache, MoshiConfig
 
 from ttsadapt.backbones import official
 from ttsadapt.backbones.base import Backbone, Batch, Request
+from ttsadapt.backbones.decoding import in_batches
 from ttsadapt.backbones.frames import causal, choose, right_padded, uniforms, weights
 from ttsadapt.backbones.moshi_frontend import MoshiFrontend
 from ttsadapt.backbones.moshi_parts import LAYOUT, Speaker, Streams, check_fits, draw, embed_codewords, new_config
@@ -168,15 +169,7 @@ class Moshi(Backbone):
         return codec.decode_codes(codec.codes(audio.cpu()))
 
     def synthesize(self, requests: Sequence[Request], progress: Callable[[int], None] | None = None) -> list[Tensor]:
-        audio: list[Tensor] = [torch.zeros(0)] * len(requests)
-        order = sorted(range(len(requests)), key=lambda i: len(requests[i].phones))  # like lengths end together
-        for start in range(0, len(order), self.batch):
-            part = order[start : start + self.batch]
-            for i, codes in zip(part, self.generate([requests[i] for i in part])):
-                audio[i] = self.frontend.codec.decode_codes(codes)
-            if progress:
-                progress(len(part))
-        return audio
+        return in_batches(requests, self.batch, self.generate, lambda codes, _: self.frontend.codec.decode_codes(codes), progress)
 
     def generate(self, requests: Sequence[Request]) -> list[Tensor]:
         """(frames, K) codes for each request, sampled with key-value caches.

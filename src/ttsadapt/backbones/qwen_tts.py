@@ -11,7 +11,7 @@ from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen2Config
 
 from ttsadapt.backbones import official
 from ttsadapt.backbones.base import Backbone, Batch, Request
-from ttsadapt.backbones.decoding import Sampling
+from ttsadapt.backbones.decoding import Sampling, in_batches
 from ttsadapt.backbones.official import Layout, Origin, Place
 from ttsadapt.backbones.parts import evaluating
 from ttsadapt.backbones.qwen_tts_decoding import generate
@@ -200,15 +200,7 @@ class QwenTTS(Backbone):
         return self.frontend.recode(audio)
 
     def synthesize(self, requests: Sequence[Request], progress: Callable[[int], None] | None = None) -> list[Tensor]:
-        audio: list[Tensor] = [torch.zeros(0)] * len(requests)
-        order = sorted(range(len(requests)), key=lambda i: len(requests[i].phones))  # like lengths end together
-        for start in range(0, len(order), self.batch):
-            part = order[start : start + self.batch]
-            for i, tokens in zip(part, self.generate([requests[i] for i in part])):
-                audio[i] = self.frontend.decode(tokens, requests[i])
-            if progress:
-                progress(len(part))
-        return audio
+        return in_batches(requests, self.batch, self.generate, self.frontend.decode, progress)
 
     def generate(self, requests: Sequence[Request]) -> list[Tensor]:
         """Speech tokens (S,) of the codec for each request, sampled with a key-value cache."""

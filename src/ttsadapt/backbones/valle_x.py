@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from ttsadapt.backbones import official
 from ttsadapt.backbones.base import Backbone, Batch, Request
-from ttsadapt.backbones.decoding import Sampling
+from ttsadapt.backbones.decoding import Sampling, in_batches
 from ttsadapt.backbones.frames import codeword_table
 from ttsadapt.backbones.prefix_lm import Attention, packed
 from ttsadapt.backbones.valle_x_frontend import VALLEXFrontend
@@ -171,16 +171,11 @@ class VALLEX(Backbone):
         return codec.decode_codes(codec.codes(audio.cpu()))
 
     def synthesize(self, requests: Sequence[Request], progress: Callable[[int], None] | None = None) -> list[Tensor]:
-        audio: list[Tensor] = [torch.zeros(0)] * len(requests)
-        prompts = [self.frontend.prompt(request) for request in requests]
-        order = sorted(range(len(requests)), key=lambda i: prompts[i].most)  # like lengths end together
-        for start in range(0, len(order), self.batch):
-            part = order[start : start + self.batch]
-            for i, codes in zip(part, generate(self, [prompts[i] for i in part])):
-                audio[i] = self.frontend.codec.decode_codes(codes).clamp(-1, 1)
-            if progress:
-                progress(len(part))
-        return audio
+        def said(part: Sequence[Request]) -> list[Tensor]:
+            return generate(self, [self.frontend.prompt(request) for request in part])
+
+        codec = self.frontend.codec
+        return in_batches(requests, self.batch, said, lambda codes, _: codec.decode_codes(codes).clamp(-1, 1), progress)
 
     @classmethod
     def load_official(cls, frontend: VALLEXFrontend, path: str, heads: int = 16, **settings: Any) -> Self:  # type: ignore[override]

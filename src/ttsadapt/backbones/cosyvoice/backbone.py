@@ -17,7 +17,7 @@ from ttsadapt.backbones.cosyvoice.frontend import Prompt as Reference
 from ttsadapt.backbones.cosyvoice.hift import HiFT
 from ttsadapt.backbones.cosyvoice.loading import Came, read, write
 from ttsadapt.backbones.cosyvoice.speech_lm import Prompt, SpeechLM, without_long_silence
-from ttsadapt.backbones.decoding import Sampling, uniforms
+from ttsadapt.backbones.decoding import Sampling, in_batches, uniforms
 from ttsadapt.backbones.parts import evaluating
 from ttsadapt.codecs.griffin_lim import GriffinLim
 from ttsadapt.errors import CheckpointError, ConfigError
@@ -136,16 +136,8 @@ class CosyVoice(Backbone):
     # Synthesis ---------------------------------------------------------------------------------------------------------
 
     def synthesize(self, requests: Sequence[Request], progress: Callable[[int], None] | None = None) -> list[Tensor]:
-        audio: list[Tensor] = [torch.zeros(0)] * len(requests)
-        order = sorted(range(len(requests)), key=lambda i: len(requests[i].phones))  # like lengths end together
         with evaluating(self):
-            for start in range(0, len(order), self.batch):
-                part = order[start : start + self.batch]
-                for i, tokens in zip(part, self.speak([requests[i] for i in part])):
-                    audio[i] = self.sound(self.to_mel(tokens, requests[i]), requests[i].seed)
-                    if progress:
-                        progress(1)
-        return audio
+            return in_batches(requests, self.batch, self.speak, lambda t, r: self.sound(self.to_mel(t, r), r.seed), progress)
 
     def speak(self, requests: Sequence[Request]) -> list[Tensor]:
         """Speech tokens (S,) of each request."""

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 
 from ttsadapt.backbones import official
 from ttsadapt.backbones.base import Backbone, Batch, Request
-from ttsadapt.backbones.decoding import Sampling
+from ttsadapt.backbones.decoding import Sampling, in_batches
 from ttsadapt.backbones.gpt_sovits.decoding import Row, decode
 from ttsadapt.backbones.gpt_sovits.file import LAYOUT, Sizes, config_of, opened, sizes_of
 from ttsadapt.backbones.gpt_sovits.frontend import GptSovitsFrontend
@@ -161,15 +161,7 @@ class GptSovits(Backbone):
         return codec.decode(codec.encode(audio.cpu()), codec.voice(audio.cpu()))
 
     def synthesize(self, requests: Sequence[Request], progress: Callable[[int], None] | None = None) -> list[Tensor]:
-        audio: list[Tensor] = [torch.zeros(0)] * len(requests)
-        order = sorted(range(len(requests)), key=lambda i: len(requests[i].phones))  # like lengths end together
-        for start in range(0, len(order), self.batch):
-            part = order[start : start + self.batch]
-            for i, tokens in zip(part, self.generate([requests[i] for i in part])):
-                audio[i] = self.frontend.spoken(tokens, requests[i])
-            if progress:
-                progress(len(part))
-        return audio
+        return in_batches(requests, self.batch, self.generate, self.frontend.spoken, progress)
 
     def generate(self, requests: Sequence[Request]) -> list[Tensor]:
         """(S,) new semantic tokens for each request, the reference's left out."""

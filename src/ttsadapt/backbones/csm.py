@@ -116,7 +116,7 @@ class Csm(Backbone):
     def forward(self, batch: Batch) -> Heads:
         """The state before a frame says its semantic code, and with the codes so far, in the depth decoder, its acoustic ones."""
         states = self.lm.backbone_model(
-            inputs_embeds=self.embedded(batch["text"], batch["codes"]),
+            inputs_embeds=self.embedded(batch["text"], batch["codes"], batch.get("heard") if self.training else None),
             attention_mask=causal(batch["mask"]),
             position_ids=batch["positions"],
             use_cache=False,
@@ -132,10 +132,11 @@ class Csm(Backbone):
         )  # fmt: skip
         return {"semantic": spoken, "acoustic": coloured}
 
-    def embedded(self, text: Tensor, codes: Tensor) -> Tensor:
-        """(B, T), (B, T, K) -> (B, T, H): a row for a piece of text, the sum over levels for a frame."""
+    def embedded(self, text: Tensor, codes: Tensor, heard: Tensor | None = None) -> Tensor:
+        """(B, T), (B, T, K) -> (B, T, H): a row for a piece of text, the sum over levels for a frame; zeros where one is not `heard`."""
         said = self.lm.embed_text_tokens(text.clamp_min(0))
-        return torch.where((text < 0)[..., None], self.lm.backbone_model.embed_tokens(codes), said)
+        sound = self.lm.backbone_model.embed_tokens(codes)
+        return torch.where((text < 0)[..., None], sound if heard is None else sound * heard[..., None], said)
 
     def deep_states(self, state: Tensor, codes: Tensor) -> Tensor:
         """(F, H) states before frames of (F, K) codes -> (F * (K - 1), D), state k of a frame predicts its code k + 1."""

@@ -15,10 +15,11 @@ from tqdm import tqdm
 from ttsadapt.backbones.base import Batch, Frontend, Reference, Request
 from ttsadapt.backbones.frames import IGNORED, FrameCodec, Voices, amortised, drawn_labels, right_padded, shifted_in, supervised_at
 from ttsadapt.backbones.frames_text import ROLES, Text
+from ttsadapt.backbones.pacing import Pacing
 from ttsadapt.backbones.speakers import evenly
 from ttsadapt.data.audio import load
 from ttsadapt.data.utterance import Utterance
-from ttsadapt.errors import CheckpointError, DataError, TooLong
+from ttsadapt.errors import CheckpointError, ConfigError, DataError, TooLong
 from ttsadapt.files import digest
 
 SHORTEST = 0.3
@@ -56,6 +57,7 @@ class CsmFrontend(Frontend):
         reference_seconds: float = 3.0,
         reserve_end: bool = False,
         paced_positions: bool = False,
+        dropped: float = 0.0,
         recordings: int = 1200,
         hop: int = 256,
     ) -> None:
@@ -63,11 +65,13 @@ class CsmFrontend(Frontend):
         for every batch. `context`: a recording of the voice is heard first, of about `reference_seconds`.
 
         `reserve_end`: codes are counted from 1, so that 0 means the end and nothing else; Mimi's are counted from 0 in CSM.
-        `paced_positions`: text and frames of a turn are numbered side by side, see QwenTTSFrontend; CSM's run from left to right.
+        `paced_positions`: symbols and frames of a turn are numbered side by side, see `Pacing`; CSM's run from left to right. Every
+        symbol of the text must be an id of its own. `dropped`: share of the learnt frames that a model in training does not hear.
         `recordings`: how many the codec is fitted on. `hop`: samples of a frame, for counting only.
         """
         self.codec, self.text, self.max_tokens, self.depth_share = codec, text, max_tokens, depth_share
-        self.context, self.paced_positions, self.recordings, self.hop = context, paced_positions, recordings, hop
+        self.context, self.recordings, self.hop = context, recordings, hop
+        self.pacing, self.dropped = Pacing() if paced_positions else None, dropped
         self.shift = int(reserve_end)
         self.voices = Voices(seconds=reference_seconds)
         self.pace = (0.0, 0.0, 0.0)
@@ -75,6 +79,8 @@ class CsmFrontend(Frontend):
 
     def fit(self, utterances: Sequence[Utterance]) -> None:
         self.text.fit(utterances)
+        if self.pacing:
+            self.pacing.fit(utterances, {u.id: self.text.spoken(u) for u in utterances})
         paces: list[float] = []
 
         def recordings() -> Iterable[Tensor]:
@@ -98,6 +104,7 @@ class CsmFrontend(Frontend):
             "text": self.text.state(),
             "codec": self.codec.state(),
             "pace": list(self.pace),
+            "pacing": self.pacing.state() if self.pacing else {},
             "voices": self.voices.state(),
             "shift": self.shift,
         }
@@ -110,6 +117,8 @@ class CsmFrontend(Frontend):
         self.codec.restore(state["codec"])
         self.voices.restore(state["voices"])
         self.pace = tuple(state["pace"])
+        if self.pacing:
+            self.pacing.restore(state["pacing"])
 
     def turn(self, utterance: Utterance, role: str = "0") -> Turn:
         """A recording as a turn of a conversation. DataError when it is too short to take a voice from."""
@@ -148,7 +157,7 @@ class CsmFrontend(Frontend):
         """`text`, `codes`, `positions` up to the first frame of what is asked for. DataError when nothing more would fit."""
         role = request.role if isinstance(request, Dialogue) else ROLES[0]
         asked = Turn(tuple(request.phones), torch.zeros(0, self.codec.levels, dtype=torch.long), request.language, role)
-        made = self._laid_out([*context(request), asked], closed=False)
+        made = self._laid_out([*context(request), asked], request.emotion, closed=False)
         if len(made["text"]) + 2 > self.max_tokens:
             raise DataError(
                 f"{request.id}: the text and what comes before it take {len(made['text'])} of "
@@ -160,12 +169,14 @@ class CsmFrontend(Frontend):
         """TooLong when the utterance and its context do not fit into `max_tokens`."""
         request = self.request(utterance)
         last = Turn(request.phones, self._codes(utterance), request.language)
-        return self.conversation([*context(request), last], utterance.id)
+        return self.conversation([*context(request), last], utterance.id, emotion=utterance.emotion)
 
-    def conversation(self, turns: Sequence[Turn], where: str, learnt: Sequence[bool] | None = None) -> dict[str, Tensor]:
-        """Features of a whole conversation. `learnt` says which turns are learnt; None: the last one."""
+    def conversation(
+        self, turns: Sequence[Turn], where: str, learnt: Sequence[bool] | None = None, emotion: str | None = None
+    ) -> dict[str, Tensor]:
+        """Features of a whole conversation. `learnt` says which turns are learnt; None: the last one. `emotion`: of the last one."""
         chosen = [k == len(turns) - 1 for k in range(len(turns))] if learnt is None else list(learnt)
-        made = self._laid_out(turns)
+        made = self._laid_out(turns, emotion)
         if len(made["text"]) > self.max_tokens:
             raise TooLong(
                 f"{where}: {len(made['text'])} text tokens and frames do not fit into backbone.frontend.max_tokens={self.max_tokens}: "
@@ -181,7 +192,7 @@ class CsmFrontend(Frontend):
         """(T,) bool: where, in a turn that is learnt, there is something to learn."""
         return made["text"] < 0
 
-    def _laid_out(self, turns: Sequence[Turn], closed: bool = True) -> dict[str, Tensor]:
+    def _laid_out(self, turns: Sequence[Turn], emotion: str | None = None, closed: bool = True) -> dict[str, Tensor]:
         """`text`, `codes`, `positions` and `turn` (T,), which turn a position belongs to. Not `closed`: the last has no audio yet."""
         text, codes, positions, owner, start = [], [], [], [], 0
         for k, turn in enumerate(turns):
@@ -189,19 +200,24 @@ class CsmFrontend(Frontend):
             audio = shifted_in(turn.codes, self.shift) if closed or k < len(turns) - 1 else turn.codes
             text += [ids, torch.full((len(audio),), -1)]
             codes += [torch.zeros(len(ids), self.codec.levels, dtype=torch.long), audio]
-            positions.append(start + self.numbered(len(ids), len(audio)))
+            positions.append(start + self.numbered(turn, len(ids), len(audio), emotion, last=k == len(turns) - 1))
             owner.append(torch.full((len(ids) + len(audio),), k))
             start = int(positions[-1].max()) + 1
         joined = {"text": text, "codes": codes, "positions": positions, "turn": owner}
         return {name: torch.cat(parts) for name, parts in joined.items()}
 
-    def numbered(self, ids: int, frames: int) -> Tensor:
-        """(ids + frames,) rotary positions of one turn, from 0."""
-        if not self.paced_positions:
+    def numbered(self, turn: Turn, ids: int, frames: int, emotion: str | None, last: bool) -> Tensor:
+        """(ids + frames,) rotary positions of one turn, from 0. How long the `last` one will take is not known from its frames."""
+        if self.pacing is None:
             return torch.arange(ids + frames)
-        leading = self.text.leading
-        paced = leading + (torch.arange(ids - leading - 1) * self.pace[1]).round().long()
-        return torch.cat([torch.arange(leading), paced, torch.arange(leading - 1, leading + frames)])
+        leading, rate = self.text.leading, self.codec.rate / self.codec.levels
+        if last:
+            steps = self.pacing.steps(turn.phones, emotion, rate)
+        else:
+            steps = self.pacing.steps((), emotion, rate, turn.phones, len(turn.codes))
+        if len(steps) != ids - leading:
+            raise ConfigError("backbone.frontend.paced_positions needs a text whose symbols are ids of their own: phones")
+        return torch.cat([torch.arange(leading), leading + steps[:-1], torch.arange(leading - 1, leading + frames)])
 
     def lengths(self, features: dict[str, Tensor]) -> dict[str, int]:
         turns = features["learnt"].bincount()[1:].tolist()
@@ -211,13 +227,16 @@ class CsmFrontend(Frontend):
     def collate(self, items: Sequence[dict[str, Tensor]]) -> Batch:
         """`text` (B, T), `codes` and `labels` (B, T, K), `positions` (B, T), `mask` (B, T) bool, padded on the right, `speaker` (B, 0).
 
-        `semantic` (N,) and `acoustic` (M,) are flat indices into B * T of the frames whose codes are learnt.
+        With `dropped` also `heard` (B, T) bool. `semantic` (N,) and `acoustic` (M,) are flat indices into B * T of the frames whose
+        codes are learnt.
         """
         labels = right_padded([drawn_labels(i["codes"], i["learnt"], self.depth_share) for i in items], IGNORED)
         padded = {name: right_padded([i[name] for i in items]) for name in ("text", "codes", "positions")}
         mask = right_padded([torch.ones_like(i["text"], dtype=torch.bool) for i in items], False)
         semantic, acoustic = supervised_at(labels)
         alone = {"frames": torch.stack([i["frames"] for i in items]), "speaker": torch.zeros(len(items), 0)}
+        if self.dropped:
+            alone["heard"] = (torch.rand(mask.shape) >= self.dropped) | (labels[..., 0] < 0)
         return padded | alone | {"labels": labels, "mask": mask, "semantic": semantic, "acoustic": acoustic}
 
 

@@ -87,12 +87,13 @@ class SinePosition(nn.Module):
         self.dropout = nn.Dropout(dropout)
         self.width, self.trained = width, trained
 
-    def forward(self, x: Tensor, start: int | Tensor = 0, step: float = 1.0) -> Tensor:
-        """(B, T, C); positions `start`, `start + step` ..., `start` an int or (B,)."""
-        begin = start if isinstance(start, int) else start[:, None]
-        position = torch.arange(x.shape[1], device=x.device) * step + begin
+    def forward(self, x: Tensor, start: int | Tensor = 0, positions: Tensor | None = None) -> Tensor:
+        """(B, T, C) at `positions` (B, T), or at `start`, an int or (B,), and after it."""
+        if positions is None:
+            begin = start if isinstance(start, int) else start[:, None]
+            positions = torch.arange(x.shape[1], device=x.device) + begin
         alpha = self.alpha if self.trained else self.alpha.detach()
-        return self.dropout(x + alpha * interleaved(position, self.width).to(x.dtype))
+        return self.dropout(x + alpha * interleaved(positions, self.width).to(x.dtype))
 
 
 def interleaved(position: Tensor, width: int) -> Tensor:

@@ -8,7 +8,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ttsadapt.backbones.base import Request
-from ttsadapt.backbones.qwen_tts_pacing import Pacing
+from ttsadapt.backbones.pacing import Pacing
 from ttsadapt.backbones.qwen_tts_tokens import Codec, SpeechTokenFrontend
 from ttsadapt.backbones.qwen_tts_vocabulary import Vocabulary
 from ttsadapt.backbones.speakers import SpeakerStatistics, evenly
@@ -188,8 +188,8 @@ class QwenTTSFrontend(SpeechTokenFrontend):
             return super().positions(prompt, length)
         leading = int(self.with_emotions) + 1  # emotion, start of text
         names = self.vocabulary.names(prompt.tolist())
-        starts = self.pacing.starts(names[leading:-2], names[0] if self.with_emotions else None)  # the last: the end of text
-        paced = leading + (starts * self.codec.rate).round().long()
+        emotion = names[0] if self.with_emotions else None
+        paced = leading + self.pacing.steps(names[leading:-2], emotion, self.codec.rate)  # the last: the end of text
         return torch.cat([torch.arange(leading), paced, torch.arange(leading - 1, leading - 1 + length - len(prompt) + 1)])
 
     def request(self, utterance: Utterance) -> Request:

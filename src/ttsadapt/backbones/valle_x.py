@@ -51,7 +51,6 @@ class VALLEX(Backbone):
         levels: int = 8,
         dropout: float = 0.1,
         parts: Sequence[str] = PARTS,
-        phone_step: float = 1.0,
         initial: float = 1.0,
         codec_embedding: bool = False,
         alike: float = 0.0,
@@ -60,10 +59,9 @@ class VALLEX(Backbone):
     ) -> None:
         """Sizes default to the released model. `phones`: rows of the text tables. `parts`: what is trained, ar, nar or both.
 
-        `phone_step`: how far apart phones are numbered, in frames; the released model numbers phones and frames alike.
         `initial`: standard deviation of new embeddings. `codec_embedding`: new tables of codes know which codewords sound alike.
         `alike`: a new model's keys are its queries, both times this, so that it begins by attending to what has a near position, as
-        phones and their frames do with the right `phone_step`; 0: drawn apart.
+        phones and their frames have with the frontend's `paced_positions`; 0: drawn apart.
         `sampling`: of the first level. `batch`: utterances synthesised at once.
         """
         super().__init__()
@@ -78,8 +76,8 @@ class VALLEX(Backbone):
             )
         if frontend.text.size > phones:
             raise ConfigError(f"backbone.phones={phones}: the frontend has {frontend.text.size} symbols, give at least as many rows")
-        self.ar = AR(phones, codewords, width, layers, heads, hidden, dropout, phone_step)
-        self.nar = NAR(phones, codewords, levels, width, layers, heads, hidden, dropout, phone_step)
+        self.ar = AR(phones, codewords, width, layers, heads, hidden, dropout)
+        self.nar = NAR(phones, codewords, levels, width, layers, heads, hidden, dropout)
         self.parts = tuple(p for p in PARTS if p in parts)
         # Of the instance: adapters in a part that is not run would never get a gradient.
         linears = ("self_attn.query", "self_attn.key", "self_attn.value", "self_attn.out", "linear1", "linear2")
@@ -138,7 +136,7 @@ class VALLEX(Backbone):
         first, frames = batch["codes"][..., 0], batch["frames"]
         position = torch.arange(first.shape[1] + 1, device=first.device)
         said = torch.cat([first.new_full((len(first), 1), self.ar.begin), first], 1)  # (B, T + 1)
-        text = self.ar.text(batch["phones"], batch["languages"])
+        text = self.ar.text(batch["phones"], batch["languages"], batch["positions"])
         audio = self.ar.audio(said, seen=batch.get("seen") if self.training else None)
         states = self.ar(text, batch["spoken"], audio, position <= frames[:, None])[:, text.shape[1] :]
         wanted = (position >= batch["prompt"][:, None]) & (position <= frames[:, None])
@@ -149,7 +147,7 @@ class VALLEX(Backbone):
 
     def _later_level(self, batch: Batch) -> Categorical:
         shown, stage = batch["shown"], batch["stage"]
-        text = self.nar.text(batch["phones"], batch["languages"])
+        text = self.nar.text(batch["phones"], batch["languages"], batch["positions"])
         audio = self.nar.audio(shown, stage, batch["known"])
         states = self.nar(text, batch["spoken"], audio, batch["heard"], stage)[:, text.shape[1] :]
         row, at = batch["wanted"].nonzero(as_tuple=True)

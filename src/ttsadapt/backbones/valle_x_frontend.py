@@ -9,6 +9,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from ttsadapt.backbones.base import Batch, Frontend, Reference, Request
+from ttsadapt.backbones.pacing import Pacing
 from ttsadapt.backbones.speakers import evenly
 from ttsadapt.backbones.valle_x_generate import Prompt
 from ttsadapt.backbones.valle_x_prompts import Given, Prefix, Prompting
@@ -40,7 +41,8 @@ class LevelCodec(Protocol):
 
 
 class VALLEXFrontend(Frontend):
-    """Utterance -> `phones`, `languages` (L,), `codes` (T, Q), `voice` () its row in `voices`, `own` () its place among the references."""
+    """Utterance -> `phones`, `languages`, `positions` (L,), `codes` (T, Q), `voice` () its row in `voices`, `own` () its place among
+    the references."""
 
     def __init__(
         self,
@@ -56,6 +58,7 @@ class VALLEXFrontend(Frontend):
         recordings: int = 1200,
         dropped: float = 0.0,
         early: float = 1.0,
+        paced_positions: bool = False,
     ) -> None:
         """`prompting`: what the later levels are shown in training; None: the beginning of the utterance.
 
@@ -64,13 +67,15 @@ class VALLEXFrontend(Frontend):
         utterance together. `frames_per_phone`: how long synthesis may get; None: half as long again as the training data ever are.
         `recordings`: how many the codec is fitted on. `dropped`: share of its own codes that the first decoder does not see while it
         trains, drawn anew each time: it cannot go by the last codes alone and listens to the phones. `early`: 1 draws stages evenly, more
-        draws the first ones, which carry the most, more often.
+        draws the first ones, which carry the most, more often. `paced_positions`: phones are numbered as far apart as they are in speech
+        (see `Pacing`), from where the reference's frames end; the released model numbers them from 0 on, whatever is said before.
         """
         self.codec, self.text = codec, text
         self.prompting: Prompting = Given() if continuation else prompting or Prefix()
         self.continuation, self.kept, self.reference_seconds = continuation, references, reference_seconds
         self.frames_per_phone, self.max_frames, self.max_phones = frames_per_phone, max_frames, max_phones
         self.recordings, self.dropped, self.early = recordings, dropped, early
+        self.pacing = Pacing() if paced_positions else None
         self.voices: list[tuple[str, str]] = []
         """(speaker, emotion) of each row"""
         self.references: list[list[Reference]] = []
@@ -88,6 +93,8 @@ class VALLEXFrontend(Frontend):
     def fit(self, utterances: Sequence[Utterance]) -> None:
         spoken = {u.id: self.text.spoken(u) for u in tqdm(utterances, "phones", unit="utt", leave=False)}
         self.text.fit(spoken.values(), {u.language for u in utterances})
+        if self.pacing:
+            self.pacing.fit(utterances, spoken)
         paces: list[float] = []
 
         def recordings() -> Iterable[Tensor]:
@@ -119,7 +126,9 @@ class VALLEXFrontend(Frontend):
             for r, owner in zip(rs, owners)
         ]
         voices = [list(v) for v in self.voices]
-        return {"text": self.text.state(), "codec": self.codec.state(), "pace": list(self.pace), "voices": voices, "references": kept}
+        pacing = self.pacing.state() if self.pacing else {}
+        fitted = {"text": self.text.state(), "codec": self.codec.state(), "pace": list(self.pace), "pacing": pacing}
+        return fitted | {"voices": voices, "references": kept}
 
     def restore(self, state: dict[str, Any]) -> None:
         """CheckpointError when it was saved by another kind of frontend or codec."""
@@ -127,6 +136,8 @@ class VALLEXFrontend(Frontend):
             raise CheckpointError(f"the saved frontend is not VALL-E X's, it holds {', '.join(sorted(state))}: use the base's own config")
         self.text.restore(state["text"])
         self.codec.restore(state["codec"])
+        if self.pacing:
+            self.pacing.restore(state["pacing"])
         self.pace = (float(state["pace"][0]), float(state["pace"][1]))
         self.voices = [(speaker, emotion) for speaker, emotion in state["voices"]]
         self.references, self._owners = [[] for _ in self.voices], [[] for _ in self.voices]
@@ -165,6 +176,7 @@ class VALLEXFrontend(Frontend):
             before, speaks = self.text.rows(reference.phones, reference.language, f"the reference of {request.id}")
             phones, languages, codes = torch.cat([before, phones]), torch.cat([speaks, languages]), reference.codes.long()
         own, room = len(request.phones), self.max_frames - len(codes)
+        positions = torch.cat([self.numbered(reference), self.begun(reference) + self.counted(request.phones, request.emotion)])
         least = max(1, int(self.pace[0] * own / 1.5))
         if len(phones) > self.max_phones or least > room:
             raise DataError(
@@ -172,15 +184,34 @@ class VALLEXFrontend(Frontend):
                 f"backbone.frontend.max_phones={self.max_phones} or max_frames={self.max_frames}: split the text"
             )
         if self.frames_per_phone is not None:
-            return Prompt(phones, languages, codes, 1, min(int(self.frames_per_phone * len(phones)), room), request.seed)
-        return Prompt(phones, languages, codes, least, min(int(self.pace[1] * own * 1.5) + 1, room), request.seed)
+            return Prompt(phones, languages, positions, codes, 1, min(int(self.frames_per_phone * len(phones)), room), request.seed)
+        return Prompt(phones, languages, positions, codes, least, min(int(self.pace[1] * own * 1.5) + 1, room), request.seed)
+
+    def counted(self, phones: Sequence[str], emotion: str | None) -> Tensor:
+        """(L,) positions of phones that nothing comes before."""
+        if self.pacing is None:
+            return torch.arange(len(phones))
+        return self.pacing.steps(phones, emotion, self.frame_rate)[:-1]
+
+    def numbered(self, reference: Reference | None) -> Tensor:
+        """(L,) positions of what a reference says; with `paced_positions` they fill its frames."""
+        if reference is None or self.pacing is None:
+            return torch.arange(len(reference.phones) if reference else 0)
+        return self.pacing.steps((), None, self.frame_rate, reference.phones, len(reference.codes))[:-1]
+
+    def begun(self, reference: Reference | None) -> int:
+        """Position of the first phone after a reference."""
+        if reference is None:
+            return 0
+        return len(reference.codes if self.pacing else reference.phones)
 
     def _codes(self, utterance: Utterance) -> Tensor:
         return self.codec.codes(load(utterance.audio, self.codec.sample_rate)).long()
 
     def __call__(self, utterance: Utterance) -> dict[str, Tensor]:
         """TooLong when the utterance does not fit into `max_frames` or `max_phones`."""
-        phones, languages = self.text.rows(self.text.spoken(utterance), utterance.language, utterance.id)
+        spoken = self.text.spoken(utterance)
+        phones, languages = self.text.rows(spoken, utterance.language, utterance.id)
         voice = self.voice(utterance.speaker, utterance.emotion, utterance.id) if self.continuation else -1
         owners, own = (self._owners[voice], utterance.id) if self.continuation else ([], "")
         codes = self._codes(utterance)
@@ -188,6 +219,7 @@ class VALLEXFrontend(Frontend):
         return {
             "phones": phones,
             "languages": languages,
+            "positions": self.counted(spoken, utterance.emotion),
             "codes": codes,
             "voice": torch.tensor(voice),
             "own": torch.tensor(owners.index(own) if own in owners else -1),
@@ -208,13 +240,14 @@ class VALLEXFrontend(Frontend):
         return {"frames": frames, "steps": frames + 1}
 
     def collate(self, items: Sequence[dict[str, Tensor]]) -> Batch:
-        """`phones`, `languages`, `spoken` (B, L); `codes` (B, T, Q), `frames`, `prompt` (B,): all, and those of the reference;
+        """`phones`, `languages`, `positions`, `spoken` (B, L); `codes` (B, T, Q), `frames`, `prompt` (B,): all, and those of the reference;
 
         for the later levels `stage`, drawn from 1 .. Q - 1, and what `prompting` shows of the frames.
         """
         before = [self._reference(item) for item in items]
         phones = [torch.cat([r["phones"], item["phones"]]) for r, item in zip(before, items)]
         languages = [torch.cat([r["languages"], item["languages"]]) for r, item in zip(before, items)]
+        positions = [torch.cat([r["positions"], r["begun"] + item["positions"]]) for r, item in zip(before, items)]
         whole = [torch.cat([r["codes"], item["codes"]]) for r, item in zip(before, items)]
         codes, frames = pad_sequence(whole, batch_first=True), torch.tensor([len(c) for c in whole])
         prompt = torch.tensor([len(r["codes"]) for r in before])
@@ -223,6 +256,7 @@ class VALLEXFrontend(Frontend):
         batch = {
             "phones": pad_sequence(phones, batch_first=True),
             "languages": pad_sequence(languages, batch_first=True),
+            "positions": pad_sequence(positions, batch_first=True),
             "spoken": torch.arange(int(lengths.max())) < lengths[:, None],
             "codes": codes,
             "frames": frames,
@@ -238,7 +272,7 @@ class VALLEXFrontend(Frontend):
 
     def _reference(self, item: dict[str, Tensor]) -> dict[str, Tensor]:
         """What an utterance goes on from in training: any reference of its voice but itself; nothing without continuation."""
-        nothing = {name: item[name][:0] for name in ("phones", "languages", "codes")}
+        nothing = {name: item[name][:0] for name in ("phones", "languages", "positions", "codes")} | {"begun": torch.tensor(0)}
         if not self.continuation:
             return nothing
         others = [r for i, r in enumerate(self.references[int(item["voice"])]) if i != int(item["own"])]
@@ -246,4 +280,5 @@ class VALLEXFrontend(Frontend):
             return nothing
         reference = others[int(torch.randint(len(others), ()))]
         phones, languages = self.text.rows(reference.phones, reference.language, "a reference")
-        return {"phones": phones, "languages": languages, "codes": reference.codes.long()}
+        begun, positions = torch.tensor(self.begun(reference)), self.numbered(reference)
+        return {"phones": phones, "languages": languages, "positions": positions, "begun": begun, "codes": reference.codes.long()}

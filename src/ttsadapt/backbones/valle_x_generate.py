@@ -25,6 +25,8 @@ class Prompt:
     """(L,) rows of the text table: what the reference says, then what is to be said"""
     languages: Tensor
     """(L,) rows of the language table"""
+    positions: Tensor
+    """(L,) of the phones"""
     codes: Tensor
     """(P, Q) of the reference; P may be 0"""
     least: int
@@ -61,21 +63,26 @@ def generate(model: "VALLEX", prompts: Sequence[Prompt]) -> list[Tensor]:
         device = next(model.parameters()).device
         phones = pad_sequence([p.phones for p in prompts], batch_first=True).to(device)
         languages = pad_sequence([p.languages for p in prompts], batch_first=True).to(device)
+        positions = pad_sequence([p.positions for p in prompts], batch_first=True).to(device)
         spoken = sequence_mask(torch.tensor([len(p.phones) for p in prompts], device=device), phones.shape[1])
-        first = _first_level(model, prompts, phones, languages, spoken)
-        codes = _later_levels(model, prompts, first, phones, languages, spoken)
+        text = (phones, languages, positions)
+        first = _first_level(model, prompts, text, spoken)
+        codes = _later_levels(model, prompts, first, text, spoken)
     return [c.clone() for c in codes]
 
 
-def _first_level(model: "VALLEX", prompts: Sequence[Prompt], phones: Tensor, languages: Tensor, spoken: Tensor) -> list[Tensor]:
-    """(S,) first codes of each. References are padded on the right, so slots between one and what follows it stay masked."""
-    ar, device = model.ar, phones.device
+def _first_level(model: "VALLEX", prompts: Sequence[Prompt], text: Sequence[Tensor], spoken: Tensor) -> list[Tensor]:
+    """(S,) first codes of each; `text`: phones, languages and positions (B, L).
+
+    References are padded on the right, so slots between one and what follows it stay masked.
+    """
+    ar, device = model.ar, spoken.device
     rows, memory = [Row(model, p) for p in prompts], caches(model.ar.decoder.layers)
     said = pad_sequence([torch.tensor([ar.begin, *row.before]) for row in rows], batch_first=True).to(device)
     position = torch.tensor([len(row.before) + 1 for row in rows], device=device)
     heard = sequence_mask(position, said.shape[1])
-    states = ar(ar.text(phones, languages), spoken, ar.audio(said), heard, memory)
-    states = states[torch.arange(len(rows), device=device), phones.shape[1] + position - 1]  # (B, C)
+    states = ar(ar.text(*text), spoken, ar.audio(said), heard, memory)
+    states = states[torch.arange(len(rows), device=device), spoken.shape[1] + position - 1]  # (B, C)
     seen, active = torch.cat([spoken, heard], 1), list(range(len(rows)))
     while True:
         chosen = [rows[i].choose(logits) for i, logits in zip(active, ar.predict_layer(states).float().cpu())]
@@ -94,18 +101,18 @@ def _first_level(model: "VALLEX", prompts: Sequence[Prompt], phones: Tensor, lan
 
 
 def _later_levels(
-    model: "VALLEX", prompts: Sequence[Prompt], first: Sequence[Tensor], phones: Tensor, languages: Tensor, spoken: Tensor
+    model: "VALLEX", prompts: Sequence[Prompt], first: Sequence[Tensor], text: Sequence[Tensor], spoken: Tensor
 ) -> list[Tensor]:
     """(S, Q) of each: references are known at all levels, each stage adds the likeliest code of one level."""
-    nar, device = model.nar, phones.device
+    nar, device = model.nar, spoken.device
     own = [F.pad(codes[:, None], (0, nar.levels - 1)) for codes in first]  # (S, Q)
     whole = [torch.cat([p.codes, codes]) for p, codes in zip(prompts, own)]
     codes = pad_sequence(whole, batch_first=True).to(device)
     heard = sequence_mask(torch.tensor([len(w) for w in whole], device=device), codes.shape[1])
     known = sequence_mask(torch.tensor([len(p.codes) for p in prompts], device=device), codes.shape[1])
-    text = nar.text(phones, languages)
+    told = nar.text(*text)
     for stage in range(1, nar.levels):
-        states = nar(text, spoken, nar.audio(codes, stage, known), heard, stage)[:, text.shape[1] :]
+        states = nar(told, spoken, nar.audio(codes, stage, known), heard, stage)[:, told.shape[1] :]
         likeliest = nar.predict_layers[stage - 1](states).argmax(-1)
         codes[..., stage] = torch.where(known, codes[..., stage], likeliest)
     return [row[len(p.codes) : len(w)].cpu() for row, p, w in zip(codes, prompts, whole)]

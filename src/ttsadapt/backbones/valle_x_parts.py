@@ -46,25 +46,23 @@ class Decoder(nn.Module):
 class Part(nn.Module):
     """What both decoders have: tables of phones and languages, positions of text and audio, each from 0."""
 
-    def __init__(self, phones: int, width: int, text_dropout: float, dropout: float, trained_positions: bool, step: float) -> None:
-        """`step`: how far apart phones are, in frames (1 in the released model)."""
+    def __init__(self, phones: int, width: int, text_dropout: float, dropout: float, trained_positions: bool) -> None:
         super().__init__()
         self.text_embedding = nn.Embedding(phones, width)
         self.language_embedding = nn.Embedding(LANGUAGES, width)
         self.text_position = SinePosition(width, text_dropout, trained_positions)
         self.audio_position = SinePosition(width, dropout, trained_positions)
-        self.step = step
 
-    def text(self, phones: Tensor, languages: Tensor) -> Tensor:
-        """(B, L), (B, L) -> (B, L, C)"""
-        return self.text_position(self.text_embedding(phones) + self.language_embedding(languages), step=self.step)
+    def text(self, phones: Tensor, languages: Tensor, positions: Tensor) -> Tensor:
+        """(B, L) each -> (B, L, C)"""
+        return self.text_position(self.text_embedding(phones) + self.language_embedding(languages), positions=positions)
 
 
 class AR(Part):
     """First codes, one after the other: text sees text, audio sees text and its past."""
 
-    def __init__(self, phones: int, codewords: int, width: int, layers: int, heads: int, hidden: int, dropout: float, step: float) -> None:
-        super().__init__(phones, width, dropout, dropout, True, step)
+    def __init__(self, phones: int, codewords: int, width: int, layers: int, heads: int, hidden: int, dropout: float) -> None:
+        super().__init__(phones, width, dropout, dropout, True)
         self.audio_embedding = nn.Embedding(codewords + ENDS, width)
         self.decoder = Decoder(layers, width, heads, hidden, dropout, Norm)
         self.predict_layer = nn.Linear(width, codewords + 1, bias=False)
@@ -83,10 +81,8 @@ class AR(Part):
 class NAR(Part):
     """Codes of level `stage` from the levels before it: everything sees everything."""
 
-    def __init__(
-        self, phones: int, codewords: int, levels: int, width: int, layers: int, heads: int, hidden: int, dropout: float, step: float
-    ) -> None:
-        super().__init__(phones, width, 0.0, dropout, False, step)
+    def __init__(self, phones: int, codewords: int, levels: int, width: int, layers: int, heads: int, hidden: int, dropout: float) -> None:
+        super().__init__(phones, width, 0.0, dropout, False)
         rows = [codewords + 1, *[codewords] * (levels - 1)]
         self.audio_embeddings = nn.ModuleList(nn.Embedding(n, width) for n in rows)
         self.stage_embeddings = nn.ModuleList(nn.Embedding(1, width) for _ in range(levels - 1))

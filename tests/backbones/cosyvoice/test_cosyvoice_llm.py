@@ -7,12 +7,12 @@ import pytest
 import torch
 from cosyvoice_toys import VERSIONS, frontend_of, model_of, recorded
 
-from ttsadapt.backbones.cosyvoice.layout import NOTHING, SPEECH, Layout1, Layout2, Layout3
+from ttsadapt.backbones.cosyvoice.layout import NOTHING, SPEECH, TEXT, Layout1, Layout2, Layout3
 from ttsadapt.backbones.cosyvoice.llm import QwenLM
 from ttsadapt.backbones.cosyvoice.llm1 import TransformerLM
 from ttsadapt.backbones.cosyvoice.speech_lm import without_long_silence
 from ttsadapt.backbones.decoding import Sampling
-from ttsadapt.errors import DataError, TooLong
+from ttsadapt.errors import ConfigError, DataError, TooLong
 
 
 @pytest.fixture(scope="module")
@@ -130,7 +130,8 @@ def recomputed(model, request, limit: int) -> list[int]:
         speech = torch.tensor(said, dtype=torch.long)
         kinds = torch.cat([prompt.kinds, torch.full_like(speech, SPEECH)])[None]
         ids = torch.cat([prompt.ids, speech])[None]
-        states = lm.states(lm.embed(kinds, ids, prompt.text[None], prompt.speaker[None]))
+        positions = torch.cat([prompt.positions, prompt.positions[-1] + 1 + torch.arange(len(speech))])[None]
+        states = lm.states(lm.embed(kinds, ids, prompt.text[None], prompt.speaker[None]), positions)
         logits = lm.llm_decoder(states[0, -1])
         said.append(int((logits[: frontend.codec.tokens] if len(said) < prompt.least else logits).argmax()))
         if said[-1] >= frontend.codec.tokens:
@@ -144,6 +145,55 @@ def test_cached_greedy_equals_full_recomputation(model, frontend, utterances):
     for request, tokens in zip(requests, model.speak(requests)):
         assert len(tokens) > 4
         assert tokens.tolist() == recomputed(model, request, model._prompt(request).most)
+
+
+@pytest.mark.parametrize("numbered", [2, 3])
+def test_paced_positions_put_speech_beside_its_text(numbered, utterances):
+    plain, paced = (frontend_of(numbered, utterances, paced_positions=p, interleave=0.5) for p in (False, True))
+    items = [paced(u) for u in utterances[:3]]
+    for item, utterance in zip(items, utterances):
+        text, instruct = paced._read(item["text"], item["instruct"])
+        row = paced._row(text, item["speech"], instruct, True)
+        positions = paced.numbered(row.kinds, row.ids, len(item["instruct"]), item["steps"])
+        spoken = (row.kinds == SPEECH) & (row.ids < paced.codec.tokens)
+        assert positions[spoken].tolist() == list(range(1, len(item["speech"]) + 1))  # however they alternate
+        starts = paced.pacing.starts([p.symbol for p in utterance.phones], utterance.emotion)[:-1] * 25
+        assert positions[row.kinds == TEXT].tolist() == [1, *(1 + starts.round()).tolist()]  # the emotion comes first
+    torch.manual_seed(0)
+    batch = paced.collate(items)
+    torch.manual_seed(0)
+    assert "positions" not in (other := plain.collate(items)) and torch.equal(batch["symbols"], other["symbols"])
+    model = model_of(numbered, paced)
+    assert not torch.allclose(model.llm(batch).logits, model.llm(other).logits, atol=1e-3)
+    requests = [paced.request(u) for u in utterances[:3]]
+    for request, tokens in zip(requests, model.speak(requests)):
+        assert len(tokens) > 2 and tokens.tolist() == recomputed(model, request, model._prompt(request).most)
+
+
+def test_left_to_right_is_what_no_positions_mean(model, frontend, items):
+    batch = whole(frontend, items)
+    numbered = torch.arange(batch["kinds"].shape[1]).expand_as(batch["kinds"])
+    assert torch.allclose(model.llm(batch).logits, model.llm(batch | {"positions": numbered}).logits, atol=1e-5)
+
+
+def test_dropped_tokens_are_not_heard_in_training_only(version, utterances):
+    frontend = frontend_of(version, utterances, dropped=0.5)
+    torch.manual_seed(0)
+    batch, model = frontend.collate([frontend(u) for u in utterances]), model_of(version, frontend)
+    spoken = model.llm.spoken(batch)
+    assert batch["heard"][batch["mask"] & ~spoken].all() and 0.3 < batch["heard"][spoken].float().mean() < 0.7
+    changed = batch | {"symbols": torch.where(spoken & ~batch["heard"], (batch["symbols"] + 1) % 20, batch["symbols"])}
+    for training in (True, False):
+        logits = []
+        for some in (batch, changed):
+            torch.manual_seed(1)  # dropout
+            logits.append(model.llm.train(training)(some).logits)
+        assert torch.equal(*logits) == training
+
+
+def test_version_1_numbers_no_positions(utterances):
+    with pytest.raises(ConfigError, match="paced_positions: the language model of CosyVoice 1"):
+        frontend_of(1, utterances, paced_positions=True)
 
 
 def test_samples_do_not_depend_on_company(model, frontend, utterances):

@@ -112,7 +112,7 @@ def test_greedy_decoding_with_a_cache():
 def prompt_of(model, text, speech, least: int, most: int = 200) -> Prompt:
     parts = model.layout.prefix(text, speech, NONE)
     kinds = torch.cat([torch.full((len(ids),), kind) for kind, ids in parts])
-    return Prompt(kinds, torch.cat([ids for _, ids in parts]), text, torch.zeros(1), least, most, lambda: 0.0)
+    return Prompt(kinds, torch.cat([ids for _, ids in parts]), text, torch.arange(len(kinds)), torch.zeros(1), least, most, lambda: 0.0)
 
 
 def test_what_preference_learning_should_see():

@@ -237,9 +237,10 @@ def test_paced_positions_put_tokens_beside_their_phones(utterances):
     frontend = frontend_of(utterances, paced_positions=True)
     request = frontend.request(utterances[2])
     prompt, before = frontend.prompt(request), len(request.reference.phones)
-    tokens, mean = len(prompt.given), frontend.pace[1]
-    assert prompt.positions[:before].tolist() == [round(k * tokens / before) for k in range(before)]
-    assert prompt.positions[before:].tolist() == [round(tokens + k * mean) for k in range(len(request.phones))]
+    tokens, own = len(prompt.given), frontend.pacing.starts(request.phones, request.emotion) * frontend.codec.rate
+    heard = frontend.pacing.starts(request.reference.phones, None)
+    assert prompt.positions[:before].tolist() == (heard[:-1] / heard[-1] * tokens).round().long().tolist()
+    assert prompt.positions[before:].tolist() == (tokens + own[:-1]).round().long().tolist()
     item = frontend(utterances[2])
     assert len(item["positions"]) == len(item["phones"]) and int(item["given"]) in item["positions"].tolist()
     torch.manual_seed(0)

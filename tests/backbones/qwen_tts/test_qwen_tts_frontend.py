@@ -11,9 +11,9 @@ from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
 from backbones.qwen_tts.small_qwen import SIZES, frontend_of
+from ttsadapt.backbones.pacing import Pacing
 from ttsadapt.backbones.qwen_tts import QwenTTS
 from ttsadapt.backbones.qwen_tts_frontend import QwenTTSFrontend
-from ttsadapt.backbones.qwen_tts_pacing import Pacing
 from ttsadapt.backbones.qwen_tts_vocabulary import Vocabulary, speech_rows
 from ttsadapt.backbones.speakers import SpeakerStatistics
 from ttsadapt.codecs.kmeans import KMeansCodec

@@ -29,9 +29,9 @@ def utterances(tmp_path_factory) -> list[Utterance]:
     return made
 
 
-@pytest.fixture(scope="session", params=[True, False], ids=["goes on from a reference", "begins in the utterance"])
+@pytest.fixture(scope="session", params=[True, False], ids=["goes on from a reference, paced", "begins in the utterance"])
 def frontend(request, utterances):
-    made = plain_frontend(SIZES["levels"], SIZES["codewords"], continuation=request.param, references=2)
+    made = plain_frontend(SIZES["levels"], SIZES["codewords"], continuation=request.param, references=2, paced_positions=request.param)
     made.fit(utterances)
     made.enroll(utterances)
     return made

@@ -23,7 +23,7 @@ def batches(frontend, items, stage: int = 2) -> tuple[dict, list[dict]]:
     alone = []
     for i in range(len(items)):
         text, frames, heard = (int(together[n][i].sum()) for n in ("spoken", "frames", "heard"))
-        cut = {n: together[n][i : i + 1, :text] for n in ("phones", "languages", "spoken")}
+        cut = {n: together[n][i : i + 1, :text] for n in ("phones", "languages", "positions", "spoken")}
         cut |= {n: together[n][i : i + 1, :heard] for n in ("shown", "heard", "wanted")}
         cut |= {n: together[n][i : i + 1] for n in ("frames", "prompt", "speaker")} | {"codes": together["codes"][i : i + 1, :frames]}
         known = together["known"] if together["known"] is None else together["known"][i : i + 1, :heard]
@@ -84,7 +84,8 @@ def test_later_stages_are_not_shown_what_they_predict(frontend, model, items):
 def recomputed(model, prompt) -> torch.Tensor:
     """Greedy decoding of the first level without a cache."""
     ar, said = model.ar, prompt.codes[:, 0].tolist()
-    text, spoken = ar.text(prompt.phones[None], prompt.languages[None]), torch.ones(1, len(prompt.phones), dtype=torch.bool)
+    text = ar.text(prompt.phones[None], prompt.languages[None], prompt.positions[None])
+    spoken = torch.ones(1, len(prompt.phones), dtype=torch.bool)
     while len(said) - len(prompt.codes) < prompt.most:
         audio = torch.tensor([[ar.begin, *said]])
         logits = ar.predict_layer(ar(text, spoken, ar.audio(audio), torch.ones_like(audio, dtype=torch.bool))[0, -1])
@@ -106,7 +107,7 @@ def test_cached_greedy_equals_full_recomputation(frontend, model, utterances):
         stage = SIZES["levels"] - 1
         whole = torch.cat([prompt.codes, codes])[None]
         known = (torch.arange(whole.shape[1]) < len(prompt.codes))[None]
-        text = greedy.nar.text(prompt.phones[None], prompt.languages[None])
+        text = greedy.nar.text(prompt.phones[None], prompt.languages[None], prompt.positions[None])
         ones = torch.ones_like(prompt.phones[None], dtype=torch.bool), torch.ones_like(known)
         states = greedy.nar(text, ones[0], greedy.nar.audio(whole, stage, known), ones[1], stage)[0, -len(codes) :]
         assert torch.equal(greedy.nar.predict_layers[stage - 1](states).argmax(-1), codes[:, stage])
@@ -245,8 +246,9 @@ def test_codewords_that_sound_alike_start_alike(frontend):
 
 def test_a_new_model_can_begin_by_attending_to_what_is_near(frontend):
     torch.manual_seed(0)
-    model = VALLEX(frontend, **SIZES | {"width": 64}, alike=2.0, initial=0.1, phone_step=2.5).eval()
-    text = model.ar.text(torch.zeros(1, 30, dtype=torch.long), torch.zeros(1, 30, dtype=torch.long))
+    model = VALLEX(frontend, **SIZES | {"width": 64}, alike=2.0, initial=0.1).eval()
+    nothing = torch.zeros(1, 30, dtype=torch.long)
+    text = model.ar.text(nothing, nothing, torch.arange(30)[None] * 5 // 2)
     block = model.ar.decoder.layers[0]
     asked, offered = block.norm1(model.ar.audio(torch.zeros(1, 76, dtype=torch.long))), block.norm1(text)
     scores = block.self_attn.query(asked)[0] @ block.self_attn.key(offered)[0].T  # (76, 30)

@@ -72,6 +72,25 @@ def test_training_goes_on_from_another_recording_of_the_voice(continuing, uttera
     assert int(alone.collate([alone(single)])["prompt"]) == 0
 
 
+def test_paced_positions_put_frames_beside_their_phones(utterances):
+    paced = plain_frontend(SIZES["levels"], SIZES["codewords"], continuation=True, references=2, paced_positions=True)
+    paced.fit(utterances)
+    paced.enroll(utterances)
+    torch.manual_seed(0)
+    batch = paced.collate([paced(utterances[0])])
+    heard, own = int(batch["prompt"]), len(utterances[0].phones)
+    positions = batch["positions"][0]
+    starts = paced.pacing.starts([p.symbol for p in utterances[0].phones], utterances[0].emotion)[:-1] * paced.frame_rate
+    assert torch.equal(positions[-own:], (heard + starts).round().long())
+    assert positions[0] == 0 and heard // 2 < positions[:-own].max() < heard  # what the reference says fills its frames
+    request = paced.request(utterances[0])
+    prompt = paced.prompt(request)
+    assert torch.equal(prompt.positions[-own:], (len(request.reference.codes) + starts).round().long())
+    restored = plain_frontend(SIZES["levels"], SIZES["codewords"], continuation=True, references=2, paced_positions=True)
+    restored.restore(paced.state())
+    assert torch.equal(restored.prompt(restored.request(utterances[0])).positions, prompt.positions)
+
+
 def test_draws_are_the_global_generator_s(continuing, utterances):
     items = [continuing(u) for u in utterances]
     batches = []

@@ -38,7 +38,8 @@ def batch_of(golden, languages, prompting=None, stage=1, rows=slice(None)) -> di
     codes, frames, lengths = io["in.codes"][rows].clamp_min(0), io["in.y_lens"][rows].long(), io["in.x_lens"][rows].long()
     shown = prompting(codes, frames) if prompting else Given()(codes, frames, torch.zeros_like(frames), 75.0)
     return {
-        "phones": io["in.x"][rows], "languages": languages, "spoken": torch.arange(io["in.x"].shape[1]) < lengths[:, None],
+        "phones": io["in.x"][rows], "languages": languages,
+        "positions": torch.arange(io["in.x"].shape[1]).expand_as(languages), "spoken": torch.arange(io["in.x"].shape[1]) < lengths[:, None],
         "codes": codes, "frames": frames, "prompt": torch.zeros_like(frames), "stage": stage,
         "shown": shown.codes, "heard": shown.heard, "known": shown.known, "wanted": shown.wanted, "scale": shown.scale,
     }  # fmt: skip
@@ -47,7 +48,7 @@ def batch_of(golden, languages, prompting=None, stage=1, rows=slice(None)) -> di
 def ar_states(golden, batch, mask=None, layers=None):
     """States of the first decoder at audio positions, its inputs, and the outputs of its blocks."""
     ar = golden.model.ar
-    text = ar.text(batch["phones"], batch["languages"])
+    text = ar.text(batch["phones"], batch["languages"], batch["positions"])
     said = F.pad(batch["codes"][..., 0], (1, 0), value=ar.begin)
     position = torch.arange(said.shape[1])
     heard = position <= batch["frames"][:, None]
@@ -178,7 +179,7 @@ def test_greedy_inference(golden, case):
     reference = io["in.codes"][0, : int(re.search(r":(\d+)\]", meta["prompt"])[1])]
     model = copy.copy(golden.model)
     model.sampling = Sampling(temperature=0.0)
-    prompt = Prompt(phones, languages, reference, 0, 16 * len(phones))
+    prompt = Prompt(phones, languages, torch.arange(len(phones)), reference, 0, 16 * len(phones))
     (codes,) = generate(model, [prompt])
     assert len(codes) == meta["frames"]
     assert torch.equal(codes, io[f"{case}.codes"][0])

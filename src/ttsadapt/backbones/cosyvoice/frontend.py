@@ -10,13 +10,14 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from ttsadapt.backbones.base import Batch, Frontend, Reference, Request
-from ttsadapt.backbones.cosyvoice.layout import NOTHING, Layout, Row, padded
+from ttsadapt.backbones.cosyvoice.layout import NOTHING, SPEECH, TEXT, Layout, Row, paced, padded
 from ttsadapt.backbones.cosyvoice.text import Text
+from ttsadapt.backbones.pacing import Pacing
 from ttsadapt.backbones.speakers import evenly
 from ttsadapt.codecs.mel import MelSpectrogram
 from ttsadapt.data.audio import load
 from ttsadapt.data.utterance import Phone, Utterance
-from ttsadapt.errors import DataError, TooLong
+from ttsadapt.errors import ConfigError, DataError, TooLong
 from ttsadapt.files import digest
 
 Draw = Callable[[Tensor], dict[str, Tensor]]
@@ -62,7 +63,7 @@ class Prompt(Reference):
 
 
 class CosyVoiceFrontend(Frontend):
-    """Utterance -> `text` (T,), `instruct` (I,), `speech` (S,), `mel` (frames, n_mels), `speaker` (E,)."""
+    """Utterance -> `text` (T,), `instruct` (I,), `speech` (S,), `mel` (frames, n_mels), `speaker` (E,), `steps` (T,) of the text."""
 
     def __init__(
         self,
@@ -80,6 +81,8 @@ class CosyVoiceFrontend(Frontend):
         reference_seconds: float = 4.0,
         longest: float = 30.0,
         recordings: int = 1600,
+        paced_positions: bool = False,
+        dropped: float = 0.0,
     ) -> None:
         """`layout`: of the rows of the language model, made with the number of speech tokens. `draw`: the flow's.
 
@@ -87,14 +90,19 @@ class CosyVoiceFrontend(Frontend):
         is speech enough). `frames_a_token`: of mel; None: the flow stretches tokens to the mel. `pace`: least and most tokens a
         symbol; None: what the pretraining data have, and half as much again. `references`: keep a recording of about
         `reference_seconds` of each voice and emotion, for models that go on from one. `longest`: seconds of an utterance.
-        `recordings`: how many the codec is fitted on.
+        `recordings`: how many the codec is fitted on. `paced_positions`: symbols of the text are numbered as far apart as they are in
+        speech (see `Pacing`), which version 1, whose positions are not numbered, cannot have. `dropped`: share of the speech tokens that
+        a language model in training does not hear, so that it listens to the text.
         """
         self.text, self.codec, self.speakers, self.mel, self.draw = text, codec, speakers, mel, draw
         self.layout = layout(codec.tokens)
         self.interleave, self.ratio, self.frames_a_token = interleave, tuple(ratio), frames_a_token
         self.given_pace = tuple(pace) if pace else None
         self.references, self.reference_seconds = references, reference_seconds
-        self.longest, self.recordings = longest, recordings
+        self.longest, self.recordings, self.dropped = longest, recordings, dropped
+        if paced_positions and self.layout.encoded:
+            raise ConfigError("backbone.frontend.paced_positions: the language model of CosyVoice 1 numbers no positions, leave it out")
+        self.pacing = Pacing() if paced_positions else None
         self.voices: dict[str, Tensor] = {}
         self.prompts: dict[tuple[str, str], Prompt] = {}
         """by speaker and emotion"""
@@ -106,6 +114,8 @@ class CosyVoiceFrontend(Frontend):
         self.voices = self.speakers.fit(utterances)
         spoken = {u.id: self.text.symbols(u) for u in tqdm(utterances, "text", unit="utt", leave=False)}
         self.text.fit(spoken.values(), {u.emotion for u in utterances})
+        if self.pacing:
+            self.pacing.fit(utterances, spoken)
         paces = [u.duration * self.codec.rate / len(spoken[u.id]) for u in utterances]
         self.pace = self.given_pace or (min(paces) / 1.5, max(paces) * 1.5)
         every = [*utterances, *self.heard]
@@ -148,6 +158,7 @@ class CosyVoiceFrontend(Frontend):
             "speakers": self.speakers.state(),
             "voices": self.voices,
             "pace": list(self.pace),
+            "pacing": self.pacing.state() if self.pacing else {},
             "references": prompts,
         }
 
@@ -155,6 +166,8 @@ class CosyVoiceFrontend(Frontend):
         self.text.restore(state["text"])
         self.codec.restore(state["codec"])
         self.speakers.restore(state["speakers"])
+        if self.pacing:
+            self.pacing.restore(state["pacing"])
         self.voices, self.pace = dict(state["voices"]), tuple(state["pace"])
         self.prompts = {
             (p["speaker"], p["emotion"]): Prompt(tuple(p["phones"]), p["codes"], p["language"], p["mel"]) for p in state["references"]
@@ -205,33 +218,55 @@ class CosyVoiceFrontend(Frontend):
             )
         if not len(speech):
             raise DataError(f"{utterance.id}: the recording is shorter than one speech token: remove it")
+        symbols = self.text.symbols(utterance)
         return {
-            "text": self.text.ids(self.text.symbols(utterance)),
+            "text": self.text.ids(symbols),
+            "steps": self.steps(symbols, utterance.emotion),
             "instruct": self.text.instruct(utterance.emotion, utterance.id),
             "speech": speech,
             "mel": mel,
             "speaker": self.voice(utterance.speaker, utterance.id),
         }
 
+    def steps(self, symbols: Sequence[str], emotion: str | None, reference: Prompt | None = None) -> Tensor:
+        """(R + T,) where, counted in speech tokens, symbols of the reference and of the text are expected."""
+        before, taken = (reference.phones, len(reference.codes)) if reference else ((), 0)
+        if self.pacing is None:
+            return torch.zeros(len(before) + len(symbols), dtype=torch.long)
+        return self.pacing.steps(symbols, emotion, self.codec.rate, before, taken)[:-1]
+
+    def numbered(self, kinds: Tensor, ids: Tensor, instruct: int, steps: Tensor) -> Tensor:
+        """(L,) rotary positions of a row."""
+        if self.pacing is None:
+            return torch.arange(len(kinds))
+        return paced(kinds, torch.cat([steps.new_zeros(instruct), steps]), (kinds == SPEECH) & (ids < self.codec.tokens))
+
     def lengths(self, features: dict[str, Tensor]) -> dict[str, int]:
         """`tokens`: speech and end. Where text and speech alternate, their positions and the chunks' share this count: see `worth`."""
         return {"tokens": len(features["speech"]) + 1, "frames": len(features["mel"])}
 
     def collate(self, items: Sequence[dict[str, Tensor]]) -> Batch:
-        """`kinds`, `symbols`, `targets`, `mask` (B, L) of the language model, `worth` (B,) of its positions and `text` (B, T) of
-        its encoder; `speech` (B, S), `speech_lengths` (B,), `mel` (B, F, n_mels), `mel_lengths` (B,) and `flow_...` for the flow;
-        `speaker` (B, E).
+        """`kinds`, `symbols`, `targets`, `mask` and, where configured, `positions` and `heard` (B, L) of the language model, `worth` (B,)
+        of its positions and `text` (B, T) of its encoder; `speech` (B, S), `speech_lengths` (B,), `mel` (B, F, n_mels),
+        `mel_lengths` (B,) and `flow_...` for the flow; `speaker` (B, E).
 
-        Which utterances alternate, and what the flow needs at random, is drawn from torch's global generator.
+        Which utterances alternate, which tokens are not heard, and what the flow needs at random, is drawn from torch's global generator.
         """
         alternate = torch.rand(len(items)) < self.interleave
         texts = [self._read(item["text"], item["instruct"]) for item in items]
         rows = [self._row(text, item["speech"], instruct, bool(draw)) for (text, instruct), item, draw in zip(texts, items, alternate)]
+        batch = padded(rows)
+        if self.pacing:
+            numbered = [self.numbered(r.kinds, r.ids, len(item["instruct"]), item["steps"]) for r, item in zip(rows, items)]
+            batch["positions"] = pad_sequence(numbered, batch_first=True)
+        if self.dropped:
+            spoken = (batch["kinds"] == SPEECH) & (batch["symbols"] < self.codec.tokens)
+            batch["heard"] = (torch.rand(spoken.shape) >= self.dropped) | ~spoken
         mel_lengths = torch.tensor([len(item["mel"]) for item in items])
         drawn = {f"flow_{name}": value for name, value in self.draw(mel_lengths).items()}
         predicted = torch.tensor([int((row.targets != NOTHING).sum()) for row in rows])
         speech_lengths = torch.tensor([len(item["speech"]) for item in items])
-        return padded(rows) | drawn | {
+        return batch | drawn | {
             "worth": (speech_lengths + 1) / predicted,
             "text": pad_sequence([text for text, _ in texts], batch_first=True),
             "speech": pad_sequence([item["speech"] for item in items], batch_first=True),
@@ -253,10 +288,12 @@ class CosyVoiceFrontend(Frontend):
         return self.layout.whole(text, speech, instruct)
 
     def prefix(self, request: Request, reference: Prompt | None) -> dict[str, Tensor]:
-        """`kinds`, `ids` (P,) and `text` (T,): what speech tokens follow; the reference's text and speech come first."""
+        """`kinds`, `ids`, `positions` (P,) and `text` (T,): what speech tokens follow; the reference's text and speech come first."""
         instruct = self.text.instruct(request.emotion, request.id)
         said = self.text.ids(reference.phones) if reference else instruct[:0]
         text, instruct = self._read(torch.cat([said, self.text.ids(request.phones)]), instruct)
         parts = self.layout.prefix(text, reference.codes if reference else instruct[:0], instruct)
-        kinds = torch.cat([torch.full((len(ids),), kind) for kind, ids in parts])
-        return {"kinds": kinds, "ids": torch.cat([ids for _, ids in parts]), "text": text}
+        kinds, ids = torch.cat([torch.full((len(ids),), kind) for kind, ids in parts]), torch.cat([ids for _, ids in parts])
+        steps = self.steps(request.phones, request.emotion, reference)
+        positions = self.numbered(kinds, ids, int((kinds == TEXT).sum()) - len(steps), steps)
+        return {"kinds": kinds, "ids": ids, "text": text, "positions": positions}

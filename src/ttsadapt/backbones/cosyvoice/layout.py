@@ -165,6 +165,17 @@ class Layout3(Layout):
         return SPEECH, self.tokens + 2
 
 
+def paced(kinds: Tensor, steps: Tensor, speech: Tensor) -> Tensor:
+    """(L,) rotary positions: the text's are `steps` (T,), in speech tokens, and `speech` (L,) bool says which positions hold one.
+
+    What is neither stands where the speech has got to. So a symbol and its speech tokens have about the same position, however
+    text and speech alternate.
+    """
+    positions = speech.cumsum(0)
+    positions[kinds == TEXT] = 1 + steps
+    return positions
+
+
 def padded(rows: Sequence[Row]) -> dict[str, Tensor]:
     """`kinds`, `symbols`, `targets` (B, L) and `mask` (B, L) bool; padding is speech token 0 and predicts nothing."""
     kinds = pad_sequence([r.kinds for r in rows], batch_first=True, padding_value=SPEECH)

@@ -122,18 +122,25 @@ class QwenLM(SpeechLM):
     def embed_speech(self, tokens: Tensor) -> Tensor:
         return self.speech_embedding(tokens)
 
-    def states(self, embedded: Tensor) -> Tensor:
-        # Padding stands on the right and attention is causal: no mask is needed, and without one the fast kernel runs.
-        return self.qwen(inputs_embeds=embedded, use_cache=False).last_hidden_state
+    def states(self, embedded: Tensor, positions: Tensor | None = None) -> Tensor:
+        # Padding stands on the right and attention is causal: no mask is needed, and without one the fast kernel runs. Positions that
+        # start again would be taken for packed sequences then; a mask of four dimensions is taken as it is.
+        if positions is None:
+            return self.qwen(inputs_embeds=embedded, use_cache=False).last_hidden_state
+        length = embedded.shape[1]
+        mask = torch.ones(1, 1, length, length, dtype=torch.bool, device=embedded.device).tril()
+        return self.qwen(inputs_embeds=embedded, attention_mask=mask, position_ids=positions, use_cache=False).last_hidden_state
 
-    def prefill(self, rows: Sequence[Tensor]) -> "tuple[Tensor, QwenDecoding]":
+    def prefill(self, rows: Sequence[Tensor], positions: Sequence[Tensor]) -> "tuple[Tensor, QwenDecoding]":
         """Slots between a prompt and its first speech token stay empty and masked."""
         embedded = nn.utils.rnn.pad_sequence(list(rows), batch_first=True)
         lengths = torch.tensor([len(r) for r in rows], device=embedded.device)
         mask = torch.arange(embedded.shape[1], device=embedded.device) < lengths[:, None]
         cache = DynamicCache(config=self.qwen.config)
-        states = self.qwen(inputs_embeds=embedded, attention_mask=mask, past_key_values=cache, use_cache=True).last_hidden_state
-        return states[torch.arange(len(rows), device=embedded.device), lengths - 1], QwenDecoding(self.qwen, cache, mask, lengths)
+        numbered = nn.utils.rnn.pad_sequence(list(positions), batch_first=True)
+        output = self.qwen(inputs_embeds=embedded, attention_mask=mask, position_ids=numbered, past_key_values=cache, use_cache=True)
+        last = torch.arange(len(rows), device=embedded.device), lengths - 1
+        return output.last_hidden_state[last], QwenDecoding(self.qwen, cache, mask, numbered[last] + 1)
 
 
 class QwenDecoding(Decoding):

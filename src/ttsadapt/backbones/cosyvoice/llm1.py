@@ -108,11 +108,11 @@ class TransformerLM(SpeechLM):
     def embed_speech(self, tokens: Tensor) -> Tensor:
         return self.speech_embedding(tokens)
 
-    def states(self, embedded: Tensor) -> Tensor:
+    def states(self, embedded: Tensor, positions: Tensor | None = None) -> Tensor:
         length = embedded.shape[1]
         return self.llm(embedded, causal_mask(length, length, embedded.device))
 
-    def prefill(self, rows: Sequence[Tensor]) -> "tuple[Tensor, RelativeDecoding]":
+    def prefill(self, rows: Sequence[Tensor], positions: Sequence[Tensor]) -> "tuple[Tensor, RelativeDecoding]":
         """Prompts are padded on the left: only distances count, so all rows end, and go on, at the same slot."""
         embedded = nn.utils.rnn.pad_sequence(list(rows), batch_first=True, padding_side="left")
         size, device = embedded.shape[1], embedded.device

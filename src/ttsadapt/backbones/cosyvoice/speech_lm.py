@@ -30,6 +30,8 @@ class Prompt:
     """(P,)"""
     text: Tensor
     """(T,) text tokens, for models that encode them"""
+    positions: Tensor
+    """(P,) rotary positions, for models that have some"""
     speaker: Tensor
     """(E,)"""
     least: int
@@ -83,20 +85,29 @@ class SpeechLM(nn.Module, ABC):
         """(B, L), (B, L), text (B, T) padded on the right, (B, E) -> (B, L, D)."""
 
     @abstractmethod
-    def states(self, embedded: Tensor) -> Tensor:
-        """(B, L, D) rows padded on the right -> (B, L, D), what `llm_decoder` reads: causal, so padding is seen by padding only."""
+    def states(self, embedded: Tensor, positions: Tensor | None = None) -> Tensor:
+        """(B, L, D) rows padded on the right -> (B, L, D), what `llm_decoder` reads: causal, so padding is seen by padding only.
+
+        `positions` (B, L): from left to right when not given.
+        """
 
     @abstractmethod
-    def prefill(self, rows: Sequence[Tensor]) -> "tuple[Tensor, Decoding]":
-        """Prompts (P_i, D) -> states (B, D) of their last positions, and what `step` goes on from."""
+    def prefill(self, rows: Sequence[Tensor], positions: Sequence[Tensor]) -> "tuple[Tensor, Decoding]":
+        """Prompts (P_i, D), (P_i,) -> states (B, D) of their last positions, and what `step` goes on from."""
 
     @abstractmethod
     def embed_speech(self, tokens: Tensor) -> Tensor:
         """(B,) -> (B, D)"""
 
     def forward(self, batch: Batch) -> Spoken:
-        """Supervised positions of `batch`: `kinds`, `symbols`, `targets` (B, L), `text` (B, T), `speaker` (B, E)."""
-        states = self.states(self.embed(batch["kinds"], batch["symbols"], batch["text"], batch["speaker"]))
+        """Supervised positions of `batch`: `kinds`, `symbols`, `targets` (B, L), `text` (B, T), `speaker` (B, E)
+
+        and, where there are, `positions` and `heard` (B, L).
+        """
+        embedded = self.embed(batch["kinds"], batch["symbols"], batch["text"], batch["speaker"])
+        if self.training and "heard" in batch:
+            embedded = embedded * batch["heard"][..., None]
+        states = self.states(embedded, batch.get("positions"))
         row, position = (batch["targets"] != NOTHING).nonzero(as_tuple=True)
         target, worth = batch["targets"][row, position], batch.get("worth")
         return Spoken(
@@ -118,7 +129,7 @@ class SpeechLM(nn.Module, ABC):
         """Speech tokens after each prompt. The module is in eval mode."""
         device = self.llm_decoder.weight.device
         said: list[list[int]] = [[] for _ in prompts]
-        states, decoding = self.prefill([self._embedded(p, device) for p in prompts])
+        states, decoding = self.prefill([self._embedded(p, device) for p in prompts], [p.positions.to(device) for p in prompts])
         active = list(range(len(prompts)))
         while True:
             logits = self.llm_decoder(states).float().cpu()

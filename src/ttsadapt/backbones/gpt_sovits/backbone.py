@@ -18,7 +18,7 @@ from ttsadapt.backbones.decoding import Sampling, in_batches
 from ttsadapt.backbones.gpt_sovits.decoding import Row, decode
 from ttsadapt.backbones.gpt_sovits.file import LAYOUT, Sizes, config_of, opened, sizes_of
 from ttsadapt.backbones.gpt_sovits.frontend import GptSovitsFrontend
-from ttsadapt.backbones.prefix_lm import Block, SinePosition, interleaved, prefix_mask
+from ttsadapt.backbones.prefix_lm import Block, SinePosition, prefix_mask
 from ttsadapt.errors import CheckpointError, ConfigError
 from ttsadapt.heads import Categorical, Heads
 
@@ -35,16 +35,6 @@ class Embedding(nn.Module):
 
     def forward(self, index: Tensor) -> Tensor:
         return self.word_embeddings(index)
-
-
-class Positions(SinePosition):
-    """Sine positions that can be given."""
-
-    def forward(self, x: Tensor, start: int | Tensor = 0, positions: Tensor | None = None) -> Tensor:
-        """(B, T, C) at `positions` (B, T), or at `start` and after it."""
-        if positions is None:
-            return super().forward(x, start)
-        return self.dropout(x + self.alpha * interleaved(positions, self.width).to(x.dtype))
 
 
 class Layers(nn.Module):
@@ -101,9 +91,9 @@ class GptSovits(Backbone):
         self.end = frontend.codec.tokens
         self.bert_proj = nn.Linear(bert_size, width)
         self.ar_text_embedding = Embedding(_text_rows(frontend, text_rows), width)
-        self.ar_text_position = Positions(width, dropout)
+        self.ar_text_position = SinePosition(width, dropout)
         self.ar_audio_embedding = Embedding(self.end + 1, width)
-        self.ar_audio_position = Positions(width, dropout)
+        self.ar_audio_position = SinePosition(width, dropout)
         self.unheard = nn.Dropout1d(token_dropout)
         self.h = Layers(layers, width, heads, dropout)
         self.ar_predict_layer = nn.Linear(width, self.end + 1, bias=False)

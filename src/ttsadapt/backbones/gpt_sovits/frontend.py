@@ -12,6 +12,7 @@ from tqdm import tqdm
 from ttsadapt.backbones.base import Batch, Frontend, Reference, Request
 from ttsadapt.backbones.gpt_sovits.references import References
 from ttsadapt.backbones.gpt_sovits.table import PhoneTable
+from ttsadapt.backbones.pacing import Pacing
 from ttsadapt.backbones.speakers import evenly
 from ttsadapt.data.audio import load
 from ttsadapt.data.espeak import PAUSE
@@ -90,15 +91,15 @@ class GptSovitsFrontend(Frontend):
         seconds, with `pause` seconds of silence after them; speech goes on from the first. `max_seconds`, `max_phones`: of the
         reference and the utterance together.
         `recordings`: how many the codec is fitted on. `hop`: samples of a frame, for counting only.
-        `paced_positions`: phones are numbered as far apart as they are in speech, the text's from where the reference's tokens end, so a
-        token has about the position of its phone. The authors number phones from 0 on, whatever is said of them before.
+        `paced_positions`: phones are numbered as far apart as they are in speech (see `Pacing`), the text's from where the reference's
+        tokens end, so a token has about the position of its phone. The authors number phones from 0 on, whatever is said before.
         """
         if objective not in OBJECTIVES:
             raise ConfigError(f"backbone.frontend.objective={objective}: give one of {', '.join(OBJECTIVES)}")
         self.codec, self.objective, self.pairs = codec, objective, pairs
         self.references = References(references, reference_seconds, (shortest, longest), pause)
         self.max_seconds, self.max_phones, self.recordings, self.hop = max_seconds, max_phones, recordings, hop
-        self.paced_positions = paced_positions
+        self.pacing = Pacing() if paced_positions else None
         self.pace = (0.0, 0.0, 0.0)
         """tokens a phone: least, mean and most of the pretraining data's utterances"""
         self._table: PhoneTable | None = None
@@ -115,6 +116,8 @@ class GptSovitsFrontend(Frontend):
 
     def fit(self, utterances: Sequence[Utterance]) -> None:
         spoken = {u.id: self.read(u) for u in tqdm(utterances, "phones", unit="utt", leave=False)}
+        if self.pacing:
+            self.pacing.fit(utterances, spoken)
         chosen = [utterances[i] for i in evenly(len(utterances), self.recordings)]
         paces: list[float] = []
 
@@ -145,6 +148,7 @@ class GptSovitsFrontend(Frontend):
         return {
             "phones": self.table.symbols,
             "pace": list(self.pace),
+            "pacing": self.pacing.state() if self.pacing else {},
             "references": self.references.state(),
             "codec": self.codec.state(),
         }
@@ -155,6 +159,8 @@ class GptSovitsFrontend(Frontend):
         low, mean, high = map(float, state["pace"])
         self.pace = (low, mean, high)
         self._table = PhoneTable(state["phones"])
+        if self.pacing:
+            self.pacing.restore(state["pacing"])
 
     def read(self, utterance: Utterance) -> tuple[str, ...]:
         """Phones of the text: those of the manifest, else espeak-ng's. DataError when there are none."""
@@ -193,15 +199,14 @@ class GptSovitsFrontend(Frontend):
                 f"{request.id}: {len(symbols)} phones (reference included) are more than backbone.frontend.max_phones={self.max_phones}, "
                 f"or its reference leaves no room in max_seconds={self.max_seconds:g}: split the text"
             )
-        return Prompt(self.table.rows(symbols, request.id), self.numbered(said, len(request.phones)), given, self.context(request))
+        return Prompt(self.table.rows(symbols, request.id), self.numbered(said, request), given, self.context(request))
 
-    def numbered(self, reference: Reference | None, phones: int) -> Tensor:
+    def numbered(self, reference: Reference | None, request: Request) -> Tensor:
         """(P,) positions of the reference's phones, then of the text's."""
-        before, tokens = (len(reference.phones), len(reference.codes)) if reference else (0, 0)
-        if not self.paced_positions:
-            return torch.arange(before + phones)
-        spoken = torch.arange(before) * (tokens / max(before, 1))
-        return torch.cat([spoken, tokens + torch.arange(phones) * self.pace[1]]).round().long()
+        before, tokens = (reference.phones, len(reference.codes)) if reference else ((), 0)
+        if self.pacing is None:
+            return torch.arange(len(before) + len(request.phones))
+        return self.pacing.steps(request.phones, request.emotion, self.codec.rate, before, tokens)[:-1]
 
     def context(self, request: Request) -> Tensor | None:
         """(P, bert_size) of reference and text; None: zeros everywhere."""
@@ -227,7 +232,7 @@ class GptSovitsFrontend(Frontend):
         self._check(utterance.id, len(symbols), len(tokens))
         features = {
             "phones": self.table.rows(symbols, utterance.id),
-            "positions": self.numbered(before, len(request.phones)),
+            "positions": self.numbered(before, request),
             "tokens": tokens,
             "given": torch.tensor(len(before.codes) if before else OBJECTIVES[self.objective]),
             "speaker": request.speaker,

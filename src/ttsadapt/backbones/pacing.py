@@ -1,4 +1,8 @@
-"""Where the speech of a phone is to be expected: mean durations of phones, told apart by emotion."""
+"""Where the speech of a phone is to be expected: mean durations of phones, told apart by emotion.
+
+Frontends of models that are trained from scratch number phones by it (`paced_positions`): a phone and its speech tokens then have
+about the same position, and the alignment starts near the diagonal.
+"""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -42,6 +46,15 @@ class Pacing:
         """(n,) symbols -> (n + 1,) seconds at which each is expected to start, and the last one to end; None: an unknown symbol."""
         lasting = [self.usual if s is None else self.lasting.get(s, self.usual) for s in symbols]
         return torch.tensor([0.0, *lasting]).cumsum(0) * (1.0 if emotion is None else self.tempo.get(emotion, 1.0))
+
+    def steps(self, symbols: Sequence[str | None], emotion: str | None, rate: float, before: Sequence[str] = (), taken: int = 0) -> Tensor:
+        """(b + n + 1,) steps of `rate` a second at which `before`, then `symbols`, are expected to start, and the last one to end.
+
+        `before`: what a recording of `taken` steps says, which the symbols follow: it fills the recording.
+        """
+        heard, own = self.starts(before, emotion), self.starts(symbols, emotion)
+        stretched = heard[:-1] * (taken / heard[-1].clamp_min(1e-9))
+        return torch.cat([stretched, taken + own * rate]).round().long()
 
     def state(self) -> dict[str, Any]:
         return {"lasting": self.lasting, "tempo": self.tempo, "usual": self.usual}

@@ -18,7 +18,7 @@ from ttsadapt.backbones.frames_text import ROLES, Text
 from ttsadapt.backbones.pacing import Pacing
 from ttsadapt.backbones.speakers import evenly
 from ttsadapt.data.audio import load
-from ttsadapt.data.utterance import Utterance
+from ttsadapt.data.utterance import Utterance, phone_times
 from ttsadapt.errors import CheckpointError, ConfigError, DataError, TooLong
 from ttsadapt.files import digest
 
@@ -83,15 +83,16 @@ class CsmFrontend(Frontend):
             self.pacing.fit(utterances, {u.id: self.text.spoken(u) for u in utterances})
         paces: list[float] = []
 
+        chosen = [utterances[i] for i in evenly(len(utterances), self.recordings)]
+
         def recordings() -> Iterable[Tensor]:
-            chosen = [utterances[i] for i in evenly(len(utterances), self.recordings)]
             for utterance in tqdm(chosen, "recordings", unit="utt", leave=False):
                 audio = load(utterance.audio, self.codec.sample_rate)
                 seconds = len(audio) / self.codec.sample_rate
                 paces.append(seconds * self.codec.rate / self.codec.levels / len(self.text.spoken(utterance)))
                 yield audio
 
-        self.codec.fit(recordings())
+        self.codec.fit(recordings(), phone_times(chosen))
         self.pace = (min(paces), sum(paces) / len(paces), max(paces))
         self.enroll(utterances)
 

@@ -12,7 +12,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ttsadapt.backbones.base import Reference
-from ttsadapt.data.utterance import Utterance
+from ttsadapt.data.utterance import Phone, Utterance
 from ttsadapt.errors import DataError
 
 IGNORED = -100
@@ -27,7 +27,7 @@ class FrameCodec(Protocol):
     rate: float
     """codes a second, over all levels"""
 
-    def fit(self, recordings: Iterable[Tensor]) -> None: ...
+    def fit(self, recordings: Iterable[Tensor], phones: Sequence[Sequence[Phone]] | None = None) -> None: ...
     def codes(self, audio: Tensor) -> Tensor: ...
     def decode_codes(self, codes: Tensor) -> Tensor: ...
     def embedding(self) -> Tensor: ...

@@ -150,7 +150,7 @@ class MoshiFrontend(CsmFrontend):
     def _empty(self) -> dict[str, Tensor]:
         return {"text": torch.zeros(0, dtype=torch.long), "codes": torch.zeros(0, self.codec.levels, dtype=torch.long)}
 
-    def _laid_out(self, turns: Sequence[Turn], closed: bool = True) -> dict[str, Tensor]:
+    def _laid_out(self, turns: Sequence[Turn], emotion: str | None = None, closed: bool = True) -> dict[str, Tensor]:
         """`text`, `codes`, `turn`: for every turn its monologue, the end after it, and the audio `lead` steps later."""
         text, codes, owner = [], [], []
         for k, turn in enumerate(turns):

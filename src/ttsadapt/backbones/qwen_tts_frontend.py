@@ -14,7 +14,7 @@ from ttsadapt.backbones.qwen_tts_vocabulary import Vocabulary
 from ttsadapt.backbones.speakers import SpeakerStatistics, evenly
 from ttsadapt.data.audio import load
 from ttsadapt.data.espeak import PAUSE
-from ttsadapt.data.utterance import Utterance
+from ttsadapt.data.utterance import Utterance, phone_times
 from ttsadapt.errors import CheckpointError, DataError
 from ttsadapt.files import digest
 from ttsadapt.text.phones import phonemize
@@ -88,7 +88,7 @@ class QwenTTSFrontend(SpeechTokenFrontend):
                 paces.append(len(audio) / self.heard_rate * self.codec.rate / len(spoken[utterance.id]))
                 yield audio
 
-        self.codec.fit(recordings(), *([[u.phones for u in utterances]] if self.voiced else []))
+        self.codec.fit(recordings(), phone_times(utterances))
         self.pace = (min(paces), sum(paces) / len(paces), max(paces))
 
     def enroll(self, utterances: Sequence[Utterance]) -> None:

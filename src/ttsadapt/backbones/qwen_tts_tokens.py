@@ -11,7 +11,7 @@ from ttsadapt.backbones.base import Batch, Frontend, Request
 from ttsadapt.backbones.qwen_tts_vocabulary import Rows
 from ttsadapt.data.audio import load
 from ttsadapt.data.pcm import resample
-from ttsadapt.data.utterance import Utterance
+from ttsadapt.data.utterance import Phone, Utterance
 from ttsadapt.errors import TooLong
 
 
@@ -30,7 +30,7 @@ class Codec(Protocol):
     levels: int
     """tokens that belong together; an utterance is a whole number of such groups"""
 
-    def fit(self, recordings: Iterable[Tensor]) -> None: ...
+    def fit(self, recordings: Iterable[Tensor], phones: Sequence[Sequence[Phone]] | None = None) -> None: ...
     def encode(self, audio: Tensor) -> Tensor: ...
     def decode(self, tokens: Tensor) -> Tensor: ...
     def allowed(self, position: int) -> range: ...

@@ -14,7 +14,7 @@ from ttsadapt.backbones.speakers import evenly
 from ttsadapt.backbones.valle_x_generate import Prompt
 from ttsadapt.backbones.valle_x_prompts import Given, Prefix, Prompting
 from ttsadapt.data.audio import load
-from ttsadapt.data.utterance import Utterance
+from ttsadapt.data.utterance import Phone, Utterance, phone_times
 from ttsadapt.errors import CheckpointError, DataError, TooLong
 from ttsadapt.files import digest
 from ttsadapt.text.vallex import Text
@@ -32,7 +32,7 @@ class LevelCodec(Protocol):
     rate: float
     """codes a second, all levels counted"""
 
-    def fit(self, recordings: Iterable[Tensor]) -> None: ...
+    def fit(self, recordings: Iterable[Tensor], phones: Sequence[Sequence[Phone]] | None = None) -> None: ...
     def codes(self, audio: Tensor) -> Tensor: ...
     def decode_codes(self, codes: Tensor) -> Tensor: ...
     def embedding(self) -> Tensor: ...
@@ -97,13 +97,15 @@ class VALLEXFrontend(Frontend):
             self.pacing.fit(utterances, spoken)
         paces: list[float] = []
 
+        chosen = [utterances[i] for i in evenly(len(utterances), self.recordings)]
+
         def recordings() -> Iterable[Tensor]:
-            for i in tqdm(evenly(len(utterances), self.recordings), "recordings", unit="utt", leave=False):
-                audio = load(utterances[i].audio, self.codec.sample_rate)
-                paces.append(len(audio) / self.codec.sample_rate * self.frame_rate / len(spoken[utterances[i].id]))
+            for utterance in tqdm(chosen, "recordings", unit="utt", leave=False):
+                audio = load(utterance.audio, self.codec.sample_rate)
+                paces.append(len(audio) / self.codec.sample_rate * self.frame_rate / len(spoken[utterance.id]))
                 yield audio
 
-        self.codec.fit(recordings())
+        self.codec.fit(recordings(), phone_times(chosen))
         self.pace = (min(paces, default=0.0), max(paces, default=0.0))
 
     def enroll(self, utterances: Sequence[Utterance]) -> None:

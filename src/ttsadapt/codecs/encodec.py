@@ -4,7 +4,7 @@ The codec is no part of the model that is adapted: it stays on the CPU, frozen a
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from typing import Any
 
@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from transformers import EncodecConfig, EncodecModel
 
+from ttsadapt.data.utterance import Phone
 from ttsadapt.errors import CheckpointError, ConfigError, DataError
 
 
@@ -94,7 +95,7 @@ class EncodecCodec:
         centred = [table - table.mean(0) for table in tables]
         return torch.cat([table / table.square().sum(1).mean().sqrt().clamp_min(1e-6) for table in centred])
 
-    def fit(self, recordings: Iterable[Tensor]) -> None:
+    def fit(self, recordings: Iterable[Tensor], phones: Sequence[Sequence[Phone]] | None = None) -> None:
         """Nothing is learnt; the recordings are gone through, for whoever counts them on the way."""
         for _ in recordings:
             pass

@@ -15,6 +15,7 @@ from tqdm import tqdm
 
 from ttsadapt.codecs.griffin_lim import GriffinLim
 from ttsadapt.codecs.mel import MelSpectrogram
+from ttsadapt.data.utterance import Phone
 from ttsadapt.errors import CheckpointError, ConfigError, DataError
 
 
@@ -72,8 +73,8 @@ class KMeansCodec:
         level = position % self.levels
         return range(level * self.codewords, (level + 1) * self.codewords)
 
-    def fit(self, recordings: Iterable[Tensor]) -> None:
-        """Cluster the frames of recordings (samples,), with a progress bar. DataError when they are too few."""
+    def fit(self, recordings: Iterable[Tensor], phones: Sequence[Sequence[Phone]] | None = None) -> None:
+        """Cluster the frames of recordings (samples,), with a progress bar; phones play no part. DataError when they are too few."""
         self.fit_frames([self.mel(audio) for audio in recordings])
 
     def fit_frames(self, frames: Sequence[Tensor]) -> None:

@@ -4,7 +4,7 @@ The codec is no part of the model that is adapted: it stays on the CPU, frozen a
 """
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -14,6 +14,7 @@ from torch import Tensor
 from transformers import MimiConfig, MimiModel
 
 from ttsadapt.backbones.pretrained import OfficialFolder, read_config
+from ttsadapt.data.utterance import Phone
 from ttsadapt.errors import CheckpointError, ConfigError, DataError
 
 INSIDE = {"csm": ("codec_config", "codec_model."), "moshi": ("audio_encoder_config", "audio_encoder.")}
@@ -87,7 +88,7 @@ class MimiCodec:
         books: list[Any] = [level.codebook for stack in stacks for level in stack.layers]
         return torch.cat([book.embed for book in books[: self.levels]])
 
-    def fit(self, recordings: Iterable[Tensor]) -> None:
+    def fit(self, recordings: Iterable[Tensor], phones: Sequence[Sequence[Phone]] | None = None) -> None:
         """Nothing is learnt; the recordings are gone through, for whoever counts them on the way."""
         for _ in recordings:
             pass

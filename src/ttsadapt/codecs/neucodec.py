@@ -4,7 +4,7 @@ One clip at a time in both directions: in a padded batch the GroupNorm of their 
 frames come out differently.
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from functools import cached_property
 from math import prod
 from typing import Any
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, PreTrainedConfig, PreTrainedModel
 
+from ttsadapt.data.utterance import Phone
 from ttsadapt.errors import CheckpointError, DataError
 
 KINDS = ("neucodec", "xcodec2")
@@ -73,7 +74,7 @@ class NeuCodec:
     def allowed(self, position: int) -> range:
         return range(self.tokens)
 
-    def fit(self, recordings: Iterable[Tensor]) -> None:
+    def fit(self, recordings: Iterable[Tensor], phones: Sequence[Sequence[Phone]] | None = None) -> None:
         """Pretrained: there is nothing to learn, and no recording is looked at."""
 
     @torch.no_grad()

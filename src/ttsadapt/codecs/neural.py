@@ -1,7 +1,8 @@
-"""A codec that is fitted on a corpus in half a minute: residual k-means, and a convolutional decoder that learns its errors away.
+"""A codec that is fitted on a corpus in two minutes: a semantic level, residual k-means, and a decoder that learns their errors away.
 
-The embedded stand-in for EnCodec and Mimi: levels of one codebook each, every later one over what the earlier ones left.
-It hears warped copies of the recordings too, so that it is not surprised by voices that it was not fitted on.
+The embedded stand-in for EnCodec and Mimi: levels of one codebook each, every later one over what the earlier ones left. As in
+Mimi (Defossez et al. 2024, section 3.3.2) the first level says what is spoken, and the others by whom and how exactly. They are
+clustered on the frames themselves, warped copies included, so that they are not surprised by voices they were not fitted on.
 """
 
 from collections.abc import Iterable, Sequence
@@ -15,11 +16,14 @@ from ttsadapt.codecs.convolutions import ResidualUnit, cut
 from ttsadapt.codecs.griffin_lim import GriffinLim
 from ttsadapt.codecs.kmeans import KMeansCodec
 from ttsadapt.codecs.mel import MelSpectrogram
+from ttsadapt.codecs.semantic import STRIDE, SemanticCodec
 from ttsadapt.codecs.warping import warped
+from ttsadapt.data.utterance import Phone
+from ttsadapt.errors import ConfigError, DataError
 from ttsadapt.reproducible import reproducible
 
 STEPS, BATCH = 24, 32
-"""of codes in a training example, and examples of an optimiser step"""
+"""of codes in a training example of the decoder, and examples of an optimiser step"""
 
 
 class Refiner(nn.Module):
@@ -44,15 +48,15 @@ class Refiner(nn.Module):
         return mel + self.closing(self.body(hidden)).mT * self.std
 
 
-class NeuralCodec(KMeansCodec):
-    """`levels` codes of `codewords` each for every `stack` frames."""
+class NeuralCodec:
+    """25 steps a second of `levels` codes 0 .. codewords - 1; code c of level l is token l * codewords + c."""
 
     def __init__(
         self,
         levels: int = 8,
         codewords: int = 256,
-        stack: int = 2,
         steps: int = 300,
+        semantic_steps: int = 800,
         width: int = 128,
         lr: float = 2e-3,
         dynamic_range: float = 90.0,
@@ -62,24 +66,72 @@ class NeuralCodec(KMeansCodec):
         mel: MelSpectrogram | None = None,
         vocoder: GriffinLim | None = None,
     ) -> None:
-        """`steps`, `width`, `lr` of the decoder; the rest as in `KMeansCodec`."""
-        mel = mel or MelSpectrogram()
-        super().__init__([(0, mel.n_mels)] * levels, codewords, stack, dynamic_range, vectors, iterations, seed, mel, vocoder)
-        self.steps, self.lr = steps, lr
-        self.refiner = Refiner(mel.n_mels, width)
+        """`steps`, `semantic_steps`: of the decoder and of the first level, which have `width` and `lr` in common. `mel`: as in
+        `SemanticCodec`. `dynamic_range`, `vectors`, `iterations`: as in `KMeansCodec`.
+        """
+        if levels < 2:
+            raise ConfigError(f"codec.levels={levels}: give at least 2, of one level is SemanticCodec")
+        self.mel = mel or MelSpectrogram(hop=320)
+        self.vocoder = vocoder or GriffinLim(self.mel)
+        self.levels, self.codewords, self.steps, self.lr, self.seed = levels, codewords, steps, lr, seed
+        self.dynamic_range = dynamic_range
+        self.semantic = SemanticCodec(codewords, width=width, steps=semantic_steps, lr=lr, seed=seed, mel=self.mel, voiced=False)
+        bands = [(0, self.mel.n_mels)] * (levels - 1)
+        self.rest = KMeansCodec(bands, codewords, STRIDE, torch.inf, vectors, iterations, seed, self.mel, self.vocoder)
+        self.refiner = Refiner(self.mel.n_mels, width)
+        self.floor = -torch.inf
 
-    def fit(self, recordings: Iterable[Tensor]) -> None:
-        """Codebooks, then the decoder, on recordings (samples,) and warped copies of them; two progress bars."""
+    @property
+    def sample_rate(self) -> int:
+        return self.mel.sample_rate
+
+    @property
+    def tokens(self) -> int:
+        """How many different tokens there are."""
+        return self.levels * self.codewords
+
+    @property
+    def rate(self) -> float:
+        """Tokens a second, all levels counted."""
+        return self.semantic.rate * self.levels
+
+    def allowed(self, position: int) -> range:
+        """Tokens that can stand at this position of an utterance."""
+        level = position % self.levels
+        return range(level * self.codewords, (level + 1) * self.codewords)
+
+    # Learning ----------------------------------------------------------------------------------------------------------
+
+    def fit(self, recordings: Iterable[Tensor], phones: Sequence[Sequence[Phone]] | None = None) -> None:
+        """On recordings (samples,) and warped copies of them: first level, codebooks, decoder; a progress bar for each."""
         with reproducible(self.seed):
-            frames = [self.mel(audio) for audio in recordings]
-            frames += warped(frames)
-            self.fit_frames(frames)
-            self._refine(frames, [self.quantise(mel) for mel in frames])
+            mels = [self.mel(audio) for audio in recordings]
+            mels += warped(mels)
+            loudest = torch.cat([mel.amax(-1) for mel in mels]).quantile(0.999).item() if mels else 0.0
+            self.floor = loudest - self.dynamic_range / 20 * 2.302585  # dB -> nats of magnitude
+            mels = [mel.clamp_min(self.floor) for mel in mels]
+            self.semantic.fit_frames(mels, phones)
+            first = [self.semantic.quantise(mel) for mel in mels]
+            self.rest.fit_frames([self._left(mel, codes) for mel, codes in zip(mels, first)])
+            self._refine(mels, [self._quantised(mel, codes) for mel, codes in zip(mels, first)])
+
+    def _left(self, mel: Tensor, first: Tensor) -> Tensor:
+        """(2 steps, n_mels) of a mel that the first level does not say."""
+        said = self._said(first)
+        return mel[torch.arange(len(said)).clamp_max(len(mel) - 1)] - said
+
+    def _said(self, first: Tensor) -> Tensor:
+        return self.semantic.decode_mel(first, torch.zeros(0))
+
+    def _quantised(self, mel: Tensor, first: Tensor) -> Tensor:
+        """(steps, levels)"""
+        return torch.cat([first[:, None], self.rest.quantise(self._left(mel, first))], 1)
 
     def _refine(self, frames: Sequence[Tensor], codes: Sequence[Tensor]) -> None:
         """A random number of levels in each step: what generated speech gets wrong is mostly in the later ones."""
-        every = torch.cat([mel.clamp_min(self.floor) for mel in frames])
+        every = torch.cat(list(frames))
         self.refiner.mean, self.refiner.std = every.mean(0), every.std(0).clamp_min(1e-3)
+        bases = [self._said(c[:, 0]) for c in codes]
         likely = torch.tensor([float(len(mel)) for mel in frames])
         optimizer = torch.optim.AdamW(self.refiner.parameters(), self.lr, weight_decay=0.01)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.lr, total_steps=max(self.steps, 4), pct_start=0.15)
@@ -88,27 +140,66 @@ class NeuralCodec(KMeansCodec):
             used = self.levels if torch.rand(()) < 0.6 else int(torch.randint(self.levels, ())) + 1
             rows = torch.multinomial(likely, BATCH, replacement=True).tolist()
             starts = [int(torch.rand(()) * max(len(codes[i]) - STEPS + 1, 1)) for i in rows]
-            chosen = torch.stack([cut(codes[i][:, :used], start, STEPS) for i, start in zip(rows, starts)])
-            coded = super().decode_mel(chosen.flatten(0, 1)).unflatten(0, (BATCH, -1))
-            clean = torch.stack([cut(frames[i], start * self.stack, STEPS * self.stack) for i, start in zip(rows, starts)])
-            loss = ((self.refiner(coded) - clean.clamp_min(self.floor)) / self.refiner.std).abs().mean()
+            chosen = torch.stack([cut(codes[i][:, 1:used], start, STEPS) for i, start in zip(rows, starts)])
+            base, clean = (
+                torch.stack([cut(x[i], start * STRIDE, STEPS * STRIDE) for i, start in zip(rows, starts)]) for x in (bases, frames)
+            )
+            coded = base + self.rest.decode_mel(chosen.flatten(0, 1)).unflatten(0, (BATCH, -1))
+            loss = ((self.refiner(coded) - clean) / self.refiner.std).abs().mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
         self.refiner.eval().requires_grad_(False)
 
+    # Coding ------------------------------------------------------------------------------------------------------------
+
+    def codes(self, audio: Tensor) -> Tensor:
+        """(samples,) -> (steps, levels) long, each in 0 .. codewords - 1; the length is rounded to whole steps."""
+        mel = self.mel(audio).clamp_min(self.floor)
+        return self._quantised(mel, self.semantic.quantise(mel))
+
+    def encode(self, audio: Tensor) -> Tensor:
+        """(samples,) -> (steps * levels,) tokens"""
+        return (self.codes(audio) + torch.arange(self.levels) * self.codewords).flatten()
+
+    def decode(self, tokens: Tensor) -> Tensor:
+        """(steps * levels,) -> (samples,) in [-1, 1]; tokens after the last whole step are ignored.
+
+        DataError when a token stands where one of another level must be.
+        """
+        codes = tokens[: len(tokens) // self.levels * self.levels].view(-1, self.levels) - torch.arange(self.levels) * self.codewords
+        if len(codes) and not (int(codes.min()) >= 0 and int(codes.max()) < self.codewords):
+            raise DataError(f"speech tokens are out of turn: position p must hold a token of level p % {self.levels}")
+        return self.decode_codes(codes)
+
+    def decode_codes(self, codes: Tensor) -> Tensor:
+        """(steps, levels) -> (samples,); silence when it is too short for one window of the vocoder."""
+        mel = self.decode_mel(codes)
+        samples = max(0, len(mel) - 1) * self.mel.hop
+        return self.vocoder(mel) if samples > self.mel.n_fft // 2 else torch.zeros(samples)
+
     @torch.no_grad()
     def decode_mel(self, codes: Tensor) -> Tensor:
-        """(steps, levels) -> (steps * stack, n_mels) nats"""
-        mel = super().decode_mel(codes)
+        """(steps, levels) -> (2 steps, n_mels) nats; of fewer levels than there are, what the first ones say."""
+        mel = self._said(codes[:, 0]) + self.rest.decode_mel(codes[:, 1:])
         return self.refiner(mel[None])[0] if len(mel) else mel
 
+    def embedding(self) -> Tensor:
+        """(tokens, D): the codeword of every token, levels of different kinds side by side, each of length 1 on average."""
+        first, rest = self.semantic.embedding(), self.rest.embedding()
+        return torch.block_diag(first, rest)
+
+    # Keeping -----------------------------------------------------------------------------------------------------------
+
     def state(self) -> dict[str, Any]:
-        return super().state() | {"refiner": self.refiner.state_dict()}
+        parts = {"semantic": self.semantic.state(), "rest": self.rest.state(), "refiner": self.refiner.state_dict()}
+        return parts | {"floor": self.floor}
 
     def restore(self, state: dict[str, Any]) -> None:
-        """CheckpointError when the codebooks were fitted under other settings."""
-        super().restore(state)
+        """CheckpointError when it was fitted under other settings."""
+        self.semantic.restore(state["semantic"])
+        self.rest.restore(state["rest"])
         self.refiner.load_state_dict(state["refiner"])
         self.refiner.eval().requires_grad_(False)
+        self.floor = float(state["floor"])

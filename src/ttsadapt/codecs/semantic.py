@@ -1,8 +1,8 @@
 """One token for 40 ms that says what is spoken and how, but not by whom.
 
 The embedded stand-in for the supervised tokens of CosyVoice (S3) and the HuBERT tokens of GPT-SoVITS. Frames are taken
-relative to their recording's mean and the decoder is told whose voice it is, so a token need not say it; where the corpus
-has phone times, tokens are also made to tell the phones.
+relative to their recording's mean and the decoder is told whose voice it is, so a token need not say it (a decoder that is not told
+speaks relative to the mean); where the corpus has phone times, tokens are also made to tell the phones.
 """
 
 from collections.abc import Iterable, Sequence
@@ -35,6 +35,7 @@ class Network(nn.Module):
     """Relative mel -> latents of 25 Hz -> mel in a voice, and phones."""
 
     def __init__(self, n_mels: int, voice: int, codewords: int, latent: int, width: int, phones: int) -> None:
+        """`voice`: size of the vector that the decoder is told; 0: it is told none."""
         super().__init__()
         self.encoder = nn.Sequential(
             nn.Conv1d(n_mels, width, 5, padding=2),
@@ -45,8 +46,9 @@ class Network(nn.Module):
             ChannelNorm(width),
             nn.Conv1d(width, latent, 1),
         )
+        self.symbols = phones
         self.quantiser = VectorQuantiser(codewords, latent)
-        self.voice = nn.Linear(voice, width)
+        self.voice = nn.Linear(voice, width) if voice else None
         self.opening = nn.Conv1d(latent, width, 3, padding=1)
         self.body = nn.Sequential(*(ResidualUnit(width) for _ in range(3)))
         self.unfold = nn.Conv1d(width, width * STRIDE, 1)
@@ -59,7 +61,9 @@ class Network(nn.Module):
 
     def decode(self, latent: Tensor, voice: Tensor) -> Tensor:
         """(B, S, D), (B, E) -> (B, 2 S, n_mels)"""
-        x = self.opening(latent.mT) + self.voice(voice)[..., None]
+        x = self.opening(latent.mT)
+        if self.voice is not None:
+            x = x + self.voice(voice)[..., None]
         return self.closing(_unfolded(self.unfold(self.body(x)))).mT
 
     def spoken(self, latent: Tensor) -> Tensor:
@@ -87,14 +91,15 @@ class SemanticCodec:
         seed: int = 0,
         mel: MelSpectrogram | None = None,
         vocoder: GriffinLim | None = None,
+        voiced: bool = True,
     ) -> None:
-        """`steps`, `lr`: how it is fitted. `mel` has frames of 20 ms."""
+        """`steps`, `lr`: how it is fitted. `mel` has frames of 20 ms. `voiced`: whether the decoder is told a voice."""
         self.mel = mel or MelSpectrogram(hop=320)
         if self.mel.hop * 50 != self.mel.sample_rate:
             raise DataError(f"codec.mel.hop={self.mel.hop} is not 20 ms at {self.mel.sample_rate} Hz: take {self.mel.sample_rate // 50}")
         self.vocoder = vocoder or GriffinLim(self.mel)
         self.codewords, self.latent, self.width, self.steps, self.lr, self.seed = codewords, latent, width, steps, lr, seed
-        self.voice_size = 2 * self.mel.n_mels
+        self.voice_size = 2 * self.mel.n_mels if voiced else 0
         self.mean, self.std = torch.zeros(self.mel.n_mels), torch.ones(self.mel.n_mels)
         self.network: Network | None = None
 
@@ -119,15 +124,22 @@ class SemanticCodec:
         """Train on recordings (samples,) and warped copies, with a progress bar; `phones` of each, where times are known."""
         with reproducible(self.seed):
             mels = [self.mel(audio) for audio in recordings]
+            self.fit_frames(mels + warped(mels), phones)
+
+    def fit_frames(self, mels: Sequence[Tensor], phones: Sequence[Sequence[Phone]] | None = None) -> None:
+        """As `fit`, of log-mel frames (T, n_mels) and the warped copies after them."""
+        with reproducible(self.seed):
             if not mels:
                 raise DataError("a codec cannot be fitted on nothing: give recordings")
-            mels += warped(mels)
             every = torch.cat(mels)
             self.mean, self.std = every.mean(0), every.std(0).clamp_min(1e-3)
             symbols = sorted({split_stress(p.symbol)[0] for said in phones or () for p in said})
             labels = [self._labels(said, len(mel), symbols) for said, mel in zip([*(phones or ())] * 2, mels)] if symbols else []
-            self.network = Network(self.mel.n_mels, self.voice_size, self.codewords, self.latent, self.width, max(len(symbols), 1))
+            self.network = self._network(max(len(symbols), 1))
             self._train(self.network, [self._scaled(mel) for mel in mels], labels)
+
+    def _network(self, phones: int) -> Network:
+        return Network(self.mel.n_mels, self.voice_size, self.codewords, self.latent, self.width, phones)
 
     def _labels(self, said: Sequence[Phone], frames: int, symbols: Sequence[str]) -> Tensor:
         """(frames, 1) index of the phone in each frame, -100 where none is known."""
@@ -138,7 +150,8 @@ class SemanticCodec:
         return labels
 
     def _train(self, network: Network, mels: Sequence[Tensor], labels: Sequence[Tensor]) -> None:
-        relative, voices = [m - _loud(m).mean(0) for m in mels], torch.stack([_voice(m) for m in mels])
+        relative, voices = [_relative(m) for m in mels], torch.stack([_voice(m) for m in mels])
+        target = mels if self.voice_size else relative
         likely = torch.tensor([float(len(m)) for m in mels])
         optimizer = torch.optim.AdamW(network.parameters(), self.lr, weight_decay=0.01)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.lr, total_steps=max(self.steps, 4), pct_start=0.15)
@@ -146,7 +159,7 @@ class SemanticCodec:
         for step in tqdm(range(self.steps), "semantic codec", unit="step", leave=False):
             rows = torch.multinomial(likely, BATCH, replacement=True).tolist()
             starts = [int(torch.rand(()) * max(len(mels[i]) - SEGMENT + 1, 1)) for i in rows]
-            heard, wanted = (torch.stack([cut(x[i], s, SEGMENT) for i, s in zip(rows, starts)]) for x in (relative, mels))
+            heard, wanted = (torch.stack([cut(x[i], s, SEGMENT) for i, s in zip(rows, starts)]) for x in (relative, target))
             latent = network.encode(heard)
             if step == 0:
                 network.quantiser.start(latent.detach().flatten(0, 1))
@@ -165,11 +178,14 @@ class SemanticCodec:
     @torch.no_grad()
     def encode(self, audio: Tensor) -> Tensor:
         """(samples,) -> (steps,) long; the length is rounded to whole steps."""
-        mel = self._scaled(self.mel(audio))
-        frames = max(STRIDE, (len(mel) + STRIDE // 2) // STRIDE * STRIDE)
-        mel = mel[torch.arange(frames).clamp_max(len(mel) - 1)]
-        network = self._fitted()
-        return network.quantiser.codes(network.encode((mel - _loud(mel).mean(0))[None])[0])
+        return self.quantise(self.mel(audio))
+
+    @torch.no_grad()
+    def quantise(self, mel: Tensor) -> Tensor:
+        """(frames, n_mels) nats -> (steps,)"""
+        network, frames = self._fitted(), max(STRIDE, (len(mel) + STRIDE // 2) // STRIDE * STRIDE)
+        mel = self._scaled(mel)[torch.arange(frames).clamp_max(len(mel) - 1)]
+        return network.quantiser.codes(network.encode(_relative(mel)[None])[0])
 
     def voice(self, audio: Tensor) -> Tensor:
         """(samples,) -> (E,): mean and deviation of the loud frames of a recording in every band."""
@@ -196,11 +212,11 @@ class SemanticCodec:
 
     def state(self) -> dict[str, Any]:
         network = self._fitted()
-        return {"network": network.state_dict(), "mean": self.mean, "std": self.std, "phones": network.phones[-1].out_channels // STRIDE}
+        return {"network": network.state_dict(), "mean": self.mean, "std": self.std, "phones": network.symbols}
 
     def restore(self, state: dict[str, Any]) -> None:
         """CheckpointError when it was fitted under other settings."""
-        network = Network(self.mel.n_mels, self.voice_size, self.codewords, self.latent, self.width, int(state["phones"]))
+        network = self._network(int(state["phones"]))
         try:
             network.load_state_dict(state["network"])
         except RuntimeError as error:
@@ -224,6 +240,10 @@ def _loud(mel: Tensor) -> Tensor:
     """Frames that are not among the quietest third: speech rather than pauses."""
     level = mel.mean(1)
     return mel[level >= level.quantile(0.33)]
+
+
+def _relative(mel: Tensor) -> Tensor:
+    return mel - _loud(mel).mean(0)
 
 
 def _voice(mel: Tensor) -> Tensor:

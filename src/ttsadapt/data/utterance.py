@@ -1,5 +1,6 @@
 """One recording with what is known about it: what frontends and metrics see."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -31,3 +32,8 @@ class Utterance:
     """seconds"""
     phones: tuple[Phone, ...] = field(default=(), repr=False)
     """they tile the recording from 0 to `duration`; empty when no alignment is known"""
+
+
+def phone_times(utterances: Sequence[Utterance]) -> list[tuple[Phone, ...]] | None:
+    """Of each utterance; None when some have none: a model cannot be told the phones of half its recordings."""
+    return [u.phones for u in utterances] if all(u.phones for u in utterances) else None

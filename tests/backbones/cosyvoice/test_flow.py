@@ -70,10 +70,10 @@ def test_an_utterance_is_the_same_alone_and_in_company(version):
     draws = draw(batch["mel_lengths"], MELS)
     draws["keep"][:], draws["streaming"] = True, torch.tensor([True, True, False])
     with torch.no_grad():
-        value, target, row = flow(**batch, draws=draws)
+        value, target, row, *_ = flow(**batch, draws=draws)
         assert len(value) == 2 * sum(lengths)
         for i, n in enumerate(lengths):
-            alone, wanted, _ = flow(**row_of(batch, i, n), draws=row_of(draws, i, n))
+            alone, wanted, *_ = flow(**row_of(batch, i, n), draws=row_of(draws, i, n))
             torch.testing.assert_close(value[row == i], alone, atol=1e-5, rtol=1e-5)
             torch.testing.assert_close(target[row == i], wanted)
 
@@ -82,7 +82,7 @@ def test_an_utterance_is_the_same_alone_and_in_company(version):
 def test_what_is_wanted_leads_from_the_noise_to_the_standardised_mel(version):
     flow, batch = flow_of(version, mel_mean=-3.0, mel_std=2.0), batch_of([3, 5])
     draws = draw(batch["mel_lengths"], MELS)
-    _, target, row = flow(**batch, draws=draws)
+    _, target, row, *_ = flow(**batch, draws=draws)
     frame = torch.cat([torch.arange(6), torch.arange(10)])
     noise = draws["noise"][row, frame]
     reached = (1 - (1 - SIGMA_MIN) * 0.0) * noise + target
@@ -173,22 +173,44 @@ def test_a_new_unet_passes_the_noisy_mel_on_to_its_last_block(version):
     torch.testing.assert_close(seen[0][..., :MELS], x)
 
 
+def silenced(flow):
+    """The estimator says nothing."""
+    last = getattr(flow.estimator, "proj_out", None) or flow.estimator.final_proj
+    torch.nn.init.zeros_(last.weight)
+    torch.nn.init.zeros_(last.bias)
+    return flow
+
+
 @pytest.mark.parametrize("version", KINDS)
-def test_a_preconditioned_flow_starts_from_the_best_linear_guess(version):
-    flow, batch = flow_of(version, preconditioned=True), batch_of([20])
-    torch.nn.init.zeros_(flow.estimator.proj_out.weight if version == 3 else flow.estimator.final_proj.weight)
-    torch.nn.init.zeros_(flow.estimator.proj_out.bias if version == 3 else flow.estimator.final_proj.bias)
-    batch["mel"] = torch.randn_like(batch["mel"])
-    draws = draw(batch["mel_lengths"], MELS)
-    for time in (0.0, 0.3, 1.0):
-        draws["time"] = torch.tensor([time])
-        with torch.no_grad():
-            guess, wanted, _ = flow(**batch, draws=draws)
-        point = (1 - time) * draws["noise"][0] + time * batch["mel"][0]
-        slope = (wanted * point).mean() / point.square().mean()
-        assert (guess / point).std() < 1e-4 and float((guess / point).mean()) == pytest.approx(float(slope), abs=0.25)
-    bare = flow.generate(torch.tensor([1, 2]), torch.ones(VOICE), steps=200)
-    torch.testing.assert_close(bare, flow.noise(4, 0), atol=0.1, rtol=0.1)  # a standard normal is led to a standard normal
+def test_a_flow_around_mu_starts_from_the_best_linear_guess(version):
+    """Of mels that lie around mu as widely as `spread` says, no other line through the point comes closer to the velocity."""
+    flow, batch = silenced(flow_of(version, spread=0.4)), batch_of([20])
+    draws = draw(batch["mel_lengths"], MELS, drop=0.0, prompted=0.0)
+    with torch.no_grad():
+        mu = flow.encode(batch["tokens"], batch["token_lengths"], batch["mel_lengths"], batch["mel"].shape[1], draws["streaming"])
+        torch.manual_seed(0)
+        for time in (0.0, 0.3, 0.7, 1.0):
+            draws["time"] = torch.full((1,), time)
+            errors, slopes = [], []
+            for _ in range(40):
+                draws["noise"] = torch.randn_like(draws["noise"])
+                batch["mel"] = mu + 0.4 * torch.randn_like(mu)
+                guess, wanted, *_ = flow(**batch, draws=draws)
+                missed = ((1 - time) * draws["noise"] + time * batch["mel"] - time * mu)[0]
+                errors.append((wanted - guess).mean())
+                slopes.append(((wanted - guess) * missed).mean() / missed.square().mean())  # what is left does not follow the point
+            assert torch.stack(errors).mean().abs() < 0.05 and torch.stack(slopes).mean().abs() < 0.05
+        assert torch.equal(flow(**batch, draws=draws).mel, batch["mel"][0]) and torch.equal(flow(**batch, draws=draws).mu, mu[0])
+
+
+@pytest.mark.parametrize("version", KINDS)
+def test_a_flow_around_mu_leads_to_mels_around_mu(version):
+    flow = silenced(flow_of(version, spread=0.3, guidance=0.0))
+    tokens, voice = torch.arange(1, 11), torch.ones(VOICE)
+    mel = torch.cat([flow.generate(tokens, voice, steps=100, seed=seed) for seed in range(1, 9)]).unflatten(0, (8, -1))
+    with torch.no_grad():
+        mu = flow.encode_one(tokens, tokens[:0], 0, torch.tensor([False]), True)
+    assert (mel - mu).std() == pytest.approx(0.3, rel=0.15) and (mel - mu).mean().abs() < 0.02
 
 
 @pytest.mark.parametrize("version", KINDS)

@@ -26,7 +26,7 @@ class CountingCodec:
 
     sample_rate, input_rate, rate, levels, tokens = 24000, 16000, 25.0, 1, CODES
 
-    def fit(self, recordings) -> None: ...
+    def fit(self, recordings, phones=None) -> None: ...
 
     def encode(self, audio):
         frames = audio[: len(audio) // 640 * 640].view(-1, 640)

@@ -107,7 +107,7 @@ def test_enrolled_voices_join_and_known_ones_stay(frontend, utterances):
 
 
 def test_the_shipped_config_builds(utterances):
-    config = OmegaConf.load(CONFIG)
+    config = OmegaConf.load(CONFIG).backbone
     config.frontend.codec = OmegaConf.merge(config.frontend.codec, {"codewords": 8, "steps": 4, "width": 16})
     frontend = instantiate(config.frontend)
     frontend.fit(utterances)

@@ -17,7 +17,7 @@ class Codec:
         self.levels, self.codewords, self.sample_rate, self.hop = levels, codewords, sample_rate, hop
         self.rate = levels * sample_rate / hop
 
-    def fit(self, recordings: Any) -> None:
+    def fit(self, recordings: Any, phones: Any = None) -> None:
         self.heard = sum(1 for _ in recordings)
 
     def codes(self, audio: Tensor) -> Tensor:

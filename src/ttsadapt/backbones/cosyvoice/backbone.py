@@ -72,8 +72,10 @@ class CosyVoice(Backbone):
         self.origins: dict[str, Came] = {}
         """of parts that were released"""
         self._check_parts()
-        if self.llm is not None and codec_embedding:
-            self.llm.begin(frontend.codec.embedding())
+        if codec_embedding:
+            for part in (self.llm, self.flow):
+                if part is not None:
+                    part.begin(frontend.codec.embedding())
 
     def _check_parts(self) -> None:
         unknown = [part for part in self.parts if part not in PARTS]
@@ -118,20 +120,25 @@ class CosyVoice(Backbone):
     # Training ----------------------------------------------------------------------------------------------------------
 
     def forward(self, batch: Batch) -> Heads:
-        """{"tokens": what the language model predicts, "mel": the flow's velocity}, of the parts that are trained."""
+        """{"tokens": what the language model predicts, "mel": the flow's velocity}, of the parts that are trained.
+
+        "mu", too, where the flow's encoder is to estimate the mel (`Flow.velocity`; Grad-TTS, equation 14).
+        """
         heads: Heads = {}
         if "llm" in self.parts:
             heads["tokens"] = replace(self._speaks(batch), weight=self.weights.get("tokens", 1.0))
         if "flow" in self.parts:
-            heads["mel"] = self._velocity(batch)
+            heads |= self._mel(batch)
         return heads
 
-    def _velocity(self, batch: Batch) -> Continuous:
+    def _mel(self, batch: Batch) -> Heads:
         draws = {name.removeprefix("flow_"): value for name, value in batch.items() if name.startswith("flow_")}
-        value, target, row = self._sings(
-            batch["speech"], batch["speech_lengths"], batch["mel"], batch["mel_lengths"], batch["speaker"], draws
-        )
-        return Continuous(target, row, "frames", self.weights.get("mel", 1.0), value=value, norm=2, sigma=SIGMA)
+        said = self._sings(batch["speech"], batch["speech_lengths"], batch["mel"], batch["mel_lengths"], batch["speaker"], draws)
+        weight = self.weights.get("mel", 1.0)
+        heads: Heads = {"mel": Continuous(said.wanted, said.row, "frames", weight, value=said.velocity, norm=2, sigma=SIGMA)}
+        if self._sings.spread:
+            heads["mu"] = Continuous(said.mel, said.row, "frames", weight, value=said.mu, norm=2, sigma=SIGMA)
+        return heads
 
     # Synthesis ---------------------------------------------------------------------------------------------------------
 

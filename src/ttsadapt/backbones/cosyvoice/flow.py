@@ -7,7 +7,7 @@ point reached, the encoded tokens (mu), the voice, and the first frames of the m
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from itertools import pairwise
-from typing import Any, ClassVar, Self, cast
+from typing import Any, ClassVar, NamedTuple, Self, cast
 
 import torch
 import torch.nn.functional as F
@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from ttsadapt.backbones import official
 from ttsadapt.backbones.cosyvoice.estimator import Estimator
+from ttsadapt.backbones.frames import codeword_table
 from ttsadapt.backbones.official import Layout, Notice, OfficialFile, Origin, Place
 from ttsadapt.backbones.parts import evaluating, sequence_mask
 from ttsadapt.errors import DataError
@@ -46,6 +47,21 @@ def draw(
     }
 
 
+class Frames(NamedTuple):
+    """The N real frames of a batch, of standardised mels."""
+
+    velocity: Tensor
+    """(N, n_mels) predicted"""
+    wanted: Tensor
+    """(N, n_mels)"""
+    row: Tensor
+    """(N,) of the batch"""
+    mu: Tensor
+    """(N, n_mels) encoded tokens"""
+    mel: Tensor
+    """(N, n_mels)"""
+
+
 class Flow(nn.Module, ABC):
     """Subclasses add an encoder and `decoder["estimator"]`. Weights are named as in the authors' files."""
 
@@ -65,24 +81,29 @@ class Flow(nn.Module, ABC):
         mel_std: float = 1.0,
         guidance: float = 0.7,
         temperature: float = 1.0,
-        preconditioned: bool = False,
+        spread: float = 0.0,
         padding_leaks: bool = False,
     ) -> None:
         """`tokens` speech tokens; voices are (voice_size,) vectors; mels have `n_mels` bands.
 
         `mel_mean`, `mel_std` (nats): the flow runs on (mel - mean) / std; 0 and 1 in the released models.
-        `preconditioned`: see `velocity`; false in the released models. With it, and where mels are standardised, a new model
-        learns in a fraction of the steps, but the authors' code cannot run its weights.
+        `spread`: how far standardised mels are from mu, see `velocity`; 0 in the released models, whose mu means nothing by itself. With
+        it a new model learns in a fraction of the steps, but the authors' code cannot run its weights.
         `guidance`: how far the velocity is pushed away from the one without conditions; `temperature`: scale of the noise.
         `padding_leaks`: as in the authors' training code an utterance's encoding depends on the padding around it (versions 1, 2).
         """
         super().__init__()
         self.n_mels, self.mel_mean, self.mel_std = n_mels, mel_mean, mel_std
         self.guidance, self.temperature = guidance, temperature
-        self.preconditioned, self.padding_leaks = preconditioned, padding_leaks
+        self.spread, self.padding_leaks = spread, padding_leaks
         self.input_embedding = nn.Embedding(tokens, token_width)
         self.spk_embed_affine_layer = nn.Linear(voice_size, n_mels)
         self.decoder = nn.ModuleDict({"estimator": estimator})
+
+    @torch.no_grad()
+    def begin(self, codewords: Tensor) -> None:
+        """For training from scratch: the table of tokens lies as their `codewords` (tokens, E) do."""
+        self.input_embedding.weight.copy_(codeword_table(codewords, 1, self.input_embedding.embedding_dim)[0])
 
     @abstractmethod
     def encode(self, tokens: Tensor, lengths: Tensor, mel_lengths: Tensor, frames: int, streaming: Tensor) -> Tensor:
@@ -114,35 +135,40 @@ class Flow(nn.Module, ABC):
 
     def forward(
         self, tokens: Tensor, token_lengths: Tensor, mel: Tensor, mel_lengths: Tensor, embedding: Tensor, draws: Mapping[str, Tensor]
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """Velocity predicted and wanted at the N real frames of a batch: (N, n_mels), (N, n_mels), row (N,).
+    ) -> Frames:
+        """What is predicted and wanted at the real frames of a batch.
 
         tokens (B, S), mel (B, T, n_mels) nats, embedding (B, voice_size), `draws` from `draw`.
         """
         mask = sequence_mask(mel_lengths, mel.shape[1])
         mel = (mel - self.mel_mean) / self.mel_std * mask[..., None]
         time, noise, keep, streaming = draws["time"], draws["noise"], draws["keep"][:, None], draws["streaming"]
-        mu = self.encode(tokens, token_lengths, mel_lengths, mel.shape[1], streaming) * keep[..., None]
+        encoded = self.encode(tokens, token_lengths, mel_lengths, mel.shape[1], streaming)
+        mu = encoded * keep[..., None]
         shown = mel * (sequence_mask(draws["prompt_frames"], mel.shape[1]) & keep)[..., None]
         reached = time[:, None, None]
         point = (1 - (1 - SIGMA_MIN) * reached) * noise + reached * mel
         voice = self.voice(embedding) * keep
-        velocity = self.velocity(point.to(mu.dtype), mask, mu, time, voice, shown.to(mu.dtype), streaming)
+        velocity = self.velocity(point.to(mu.dtype), mask, mu, time, voice, shown.to(mu.dtype), streaming, keep[:, 0])
         row, frame = mask.nonzero(as_tuple=True)
         wanted = mel - (1 - SIGMA_MIN) * noise  # the derivative of `point`
-        return velocity[row, frame], wanted[row, frame], row
+        return Frames(velocity[row, frame], wanted[row, frame], row, encoded[row, frame], mel[row, frame])
 
-    def velocity(self, x: Tensor, mask: Tensor, mu: Tensor, time: Tensor, voice: Tensor, prompt: Tensor, streaming: Tensor) -> Tensor:
-        """What the estimator says at the point x (B, T, n_mels) and `time` (B,).
+    def velocity(
+        self, x: Tensor, mask: Tensor, mu: Tensor, time: Tensor, voice: Tensor, prompt: Tensor, streaming: Tensor, told: Tensor
+    ) -> Tensor:
+        """What the estimator says at the point x (B, T, n_mels) and `time` (B,); `told` (B,) bool: mu and voice are given, not zeros.
 
-        `preconditioned`: it says how far the velocity is from the best guess that is linear in x and knows nothing else of a mel of
-        variance 1 (Karras et al. 2022, section 5: the skip connection): less has to pass through the network unchanged.
+        With `spread` mu is an estimate of the mel, as in Grad-TTS (Popov et al. 2021, section 3.3), and the estimator says how far the
+        velocity is from what follows of a mel that is Gaussian around mu (Karras et al. 2022, section 5: the skip connection). Where
+        nothing is told, mels are taken to be standard normal.
         """
         said = self.estimator(x, mask, mu, time, voice, prompt, streaming)
-        if not self.preconditioned:
+        if not self.spread:
             return said
-        slope = (2 * time - 1) / ((1 - time).square() + time.square())  # cov(velocity, x) / var(x)
-        return said + slope[:, None, None].to(x.dtype) * x
+        t, variance = time[:, None, None], torch.where(told, self.spread**2, 1.0)[:, None, None]
+        missed = (x - t * mu) / ((1 - t).square() + t.square() * variance)  # of the noise (1 - t) z and of t (mel - mu)
+        return said + (mu + (t * variance - (1 - t)) * missed).to(x.dtype)
 
     def voice(self, embedding: Tensor) -> Tensor:
         """(B, voice_size) -> (B, n_mels); only the embedding's direction counts."""
@@ -191,9 +217,10 @@ class Flow(nn.Module, ABC):
         """
         times = 1 - torch.cos(torch.linspace(0, 1, steps + 1, device=x.device) * 0.5 * torch.pi)
         mask = torch.ones(2, x.shape[1], dtype=torch.bool, device=x.device)
+        conditioned = torch.tensor([True, False], device=x.device)
         mu, voice, prompt = (torch.cat([c, torch.zeros_like(c)]) for c in (mu, voice, prompt))
         for now, then in pairwise(times):
-            told, untold = self.velocity(x.expand(2, -1, -1), mask, mu, now.expand(2), voice, prompt, streaming)
+            told, untold = self.velocity(x.expand(2, -1, -1), mask, mu, now.expand(2), voice, prompt, streaming, conditioned)
             x = x + (then - now).to(x.dtype) * ((1 + self.guidance) * told - self.guidance * untold)[None]
         return x
 

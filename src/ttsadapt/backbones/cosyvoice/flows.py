@@ -59,14 +59,12 @@ class CosyVoice1Flow(Flow):
         mel_std: float = 1.0,
         guidance: float = 0.7,
         temperature: float = 1.0,
-        preconditioned: bool = False,
+        spread: float = 0.0,
         padding_leaks: bool = False,
     ) -> None:
         """`token_rate`, `mel_rate`: a second; the others as in `Flow` and `UNet`. An utterance has round-down(tokens * rate) frames."""
         unet = UNet(4 * n_mels, n_mels, channels, middle, transformers, unet_heads, unet_head, causal=False, chunk=1)
-        super().__init__(
-            tokens, token_width, voice_size, n_mels, unet, mel_mean, mel_std, guidance, temperature, preconditioned, padding_leaks
-        )
+        super().__init__(tokens, token_width, voice_size, n_mels, unet, mel_mean, mel_std, guidance, temperature, spread, padding_leaks)
         self.rate = mel_rate / token_rate
         self.encoder = ConformerEncoder(token_width, width, heads, hidden, blocks, dropout, dropout)
         self.encoder_proj = nn.Linear(width, n_mels)
@@ -163,14 +161,12 @@ class CosyVoice2Flow(Chunked):
         mel_std: float = 1.0,
         guidance: float = 0.7,
         temperature: float = 1.0,
-        preconditioned: bool = False,
+        spread: float = 0.0,
         padding_leaks: bool = False,
     ) -> None:
         """`ahead`: tokens of look-ahead; `chunk`: tokens that stream at once; the others as in `Flow` and `UNet`."""
         unet = UNet(4 * n_mels, n_mels, channels, middle, transformers, unet_heads, unet_head, causal=True, chunk=2 * chunk)
-        super().__init__(
-            tokens, token_width, voice_size, n_mels, unet, mel_mean, mel_std, guidance, temperature, preconditioned, padding_leaks
-        )
+        super().__init__(tokens, token_width, voice_size, n_mels, unet, mel_mean, mel_std, guidance, temperature, spread, padding_leaks)
         self.ahead = ahead
         self.encoder = UpsampleEncoder(token_width, width, heads, hidden, blocks, up_blocks, ahead, chunk, dropout, dropout)
         self.encoder_proj = nn.Linear(width, n_mels)
@@ -213,12 +209,12 @@ class CosyVoice3Flow(Chunked):
         mel_std: float = 1.0,
         guidance: float = 0.7,
         temperature: float = 1.0,
-        preconditioned: bool = False,
+        spread: float = 0.0,
         padding_leaks: bool = False,
     ) -> None:
         """`ahead`: tokens of look-ahead; `chunk`: tokens that stream at once; the others as in `Flow` and `DiT`."""
         dit = DiT(4 * n_mels, n_mels, width, heads, head, hidden, blocks, conv_groups, 2 * chunk, dropout)
-        super().__init__(tokens, n_mels, voice_size, n_mels, dit, mel_mean, mel_std, guidance, temperature, preconditioned, padding_leaks)
+        super().__init__(tokens, n_mels, voice_size, n_mels, dit, mel_mean, mel_std, guidance, temperature, spread, padding_leaks)
         self.ahead = ahead
         self.pre_lookahead_layer = LookAhead(n_mels, ahead_width, ahead)
 

@@ -16,7 +16,7 @@ from ttsadapt.backbones.pacing import Pacing
 from ttsadapt.backbones.speakers import evenly
 from ttsadapt.codecs.mel import MelSpectrogram
 from ttsadapt.data.audio import load
-from ttsadapt.data.utterance import Phone, Utterance
+from ttsadapt.data.utterance import Phone, Utterance, phone_times
 from ttsadapt.errors import ConfigError, DataError, TooLong
 from ttsadapt.files import digest
 
@@ -121,7 +121,7 @@ class CosyVoiceFrontend(Frontend):
         every = [*utterances, *self.heard]
         chosen = [every[i] for i in evenly(len(every), self.recordings)]
         recordings = (load(u.audio, self.codec.sample_rate) for u in tqdm(chosen, "recordings", unit="utt", leave=False))
-        self.codec.fit(recordings, [u.phones for u in chosen] if all(u.phones for u in chosen) else None)
+        self.codec.fit(recordings, phone_times(chosen))
 
     def enroll(self, utterances: Sequence[Utterance]) -> None:
         """Add voices and references of these recordings. What is known stays, so that the base does not shift."""

@@ -16,7 +16,7 @@ from ttsadapt.backbones.pacing import Pacing
 from ttsadapt.backbones.speakers import evenly
 from ttsadapt.data.audio import load
 from ttsadapt.data.espeak import PAUSE
-from ttsadapt.data.utterance import Phone, Utterance
+from ttsadapt.data.utterance import Phone, Utterance, phone_times
 from ttsadapt.errors import ConfigError, DataError, TooLong
 from ttsadapt.files import digest
 from ttsadapt.text.phones import phonemize
@@ -134,8 +134,7 @@ class GptSovitsFrontend(Frontend):
     def _fit(self, spoken: Iterable[Sequence[str]], utterances: Sequence[Utterance], recordings: Iterable[Tensor]) -> None:
         """The phone table, and the codec on the `recordings` of `utterances`: all must be looked at, they tell the pace."""
         self._table = PhoneTable.of(spoken)
-        timed = all(u.phones for u in utterances)
-        self.codec.fit(recordings, [u.phones for u in utterances] if timed else None)
+        self.codec.fit(recordings, phone_times(utterances))
 
     def enroll(self, utterances: Sequence[Utterance]) -> None:
         """References and voices of the (speaker, emotion) pairs that are not known yet."""

@@ -17,12 +17,12 @@ from ttsadapt.backbones import official
 from ttsadapt.backbones.base import Backbone, Batch, Request
 from ttsadapt.backbones.csm_frontend import CsmFrontend
 from ttsadapt.backbones.csm_parts import Llamas, check_fits, embed_codewords, layout, new_config
-from ttsadapt.backbones.decoding import in_batches
-from ttsadapt.backbones.frames import causal, choose, right_padded, uniforms, weights
+from ttsadapt.backbones.decoding import in_batches, least_risk
+from ttsadapt.backbones.frames import causal, choose, level_tables, right_padded, uniforms, weights
 from ttsadapt.backbones.official import Origin
 from ttsadapt.backbones.parts import evaluating
 from ttsadapt.backbones.pretrained import OfficialFolder, expect, write_folder
-from ttsadapt.errors import CheckpointError
+from ttsadapt.errors import CheckpointError, ConfigError
 from ttsadapt.heads import Categorical, Heads
 
 Watermark = Callable[[Tensor, int], Tensor]
@@ -69,6 +69,7 @@ class Csm(Backbone):
         top_k: int = 50,
         batch: int = 16,
         codec_embedding: bool = False,
+        minimum_risk: bool = False,
         watermark: Watermark | None = None,
         config: CsmConfig | None = None,
     ) -> None:
@@ -76,13 +77,17 @@ class Csm(Backbone):
 
         `semantic_weight`, `acoustic_weight`: of a single code; 31 to 1 gives either head half of the loss when there are 32 levels.
         `temperature`s of the two kinds of codes, 0: greedy. `top_k` 0: all codes. `batch`: utterances synthesised at once.
-        `codec_embedding`: a new model knows from the start which codewords sound alike. `watermark` is put on all that is
-        synthesised; without one nothing is marked. `config`: a released model's own, the sizes above are then not looked at.
+        `minimum_risk`: acoustic codes are the codewords nearest to the expected ones, instead of drawn; needs `reserve_end`, for a
+        frame that ends the speech is one of codes 0 otherwise. `codec_embedding`: a new model knows from the start which codewords
+        sound alike. `watermark` is put on all that is synthesised; without one nothing is marked. `config`: a released model's own,
+        the sizes above are then not looked at.
         """
         super().__init__()
         self.frontend, self.sample_rate = frontend, frontend.codec.sample_rate
         self.temperature, self.acoustic_temperature, self.top_k, self.batch = temperature, acoustic_temperature, top_k, batch
-        self.watermark = watermark
+        self.watermark, self.minimum_risk = watermark, minimum_risk
+        if minimum_risk and not frontend.shift:
+            raise ConfigError("backbone.minimum_risk needs backbone.frontend.reserve_end=true")
         if config is None:
             depth = {
                 "hidden_size": depth_hidden_size, "intermediate_size": depth_intermediate_size,
@@ -180,12 +185,13 @@ class Csm(Backbone):
         with evaluating(self), torch.inference_mode():
             prompts = [self.frontend.prompt(r) for r in requests]
             room = [self.most(len(r.phones), len(p["text"])) for r, p in zip(requests, prompts)]
+            tables = level_tables(self.frontend.codec, device) if self.minimum_risk else None
             numbers = uniforms([r.seed for r in requests], max(room), self.levels, device)
             state, cache, mask, position = self._prefill(prompts, device)
             said: list[list[Tensor]] = [[] for _ in requests]
             active = list(range(len(requests)))
             for step in range(max(room)):
-                frames = self.frame(state, numbers[active, step])  # (B, K)
+                frames = self.frame(state, numbers[active, step], tables)  # (B, K)
                 ended = self.ends(frames).tolist()
                 going = [k for k in range(len(active)) if not ended[k]]
                 for k in going:
@@ -214,8 +220,8 @@ class Csm(Backbone):
         """(B, K) -> (B,) bool: all codes are 0; as in transformers, the last level is not looked at."""
         return (frames[:, : 1 if self.frontend.shift else -1] == 0).all(1)
 
-    def frame(self, state: Tensor, numbers: Tensor) -> Tensor:
-        """(B, H) states and (B, K) numbers -> (B, K) codes, one level after the other."""
+    def frame(self, state: Tensor, numbers: Tensor, tables: Tensor | None = None) -> Tensor:
+        """(B, H) states and (B, K) numbers -> (B, K) codes, one level after the other; `tables`: of `level_tables`, for minimum risk."""
         depth = self.lm.depth_decoder
         codes = [choose(self.lm.lm_head(state)[:, : self.sayable].float(), numbers[:, 0], self.temperature, self.top_k)]
         cache = DynamicCache(config=depth.config)
@@ -226,7 +232,10 @@ class Csm(Backbone):
                 input_ids=inputs, backbone_last_hidden_state=first, past_key_values=cache, use_cache=True
             ).last_hidden_state[:, -1]
             logits = (hidden @ depth.codebooks_head.weight[level - 1])[:, : self.sayable].float()
-            codes.append(choose(logits, numbers[:, level], self.acoustic_temperature, self.top_k))
+            if tables is not None:
+                codes.append(least_risk(logits[:, self.frontend.shift :], tables[level]) + self.frontend.shift)
+            else:
+                codes.append(choose(logits, numbers[:, level], self.acoustic_temperature, self.top_k))
             inputs = codes[-1][:, None]
         return torch.stack(codes, 1)
 

@@ -96,6 +96,15 @@ def in_batches(
     return [audio[i] for i in range(len(requests))]
 
 
+def least_risk(logits: Tensor, table: Tensor) -> Tensor:
+    """(B, K) logits of codewords that `table` (K, D) holds -> (B,) the codeword nearest to the expected one.
+
+    Minimum Bayes risk under the squared error (Bickel & Doksum 2015, section 3.2), as a regression would say it: where nothing is
+    known a codeword near the mean, and not any of those that are equally likely.
+    """
+    return torch.cdist(logits.softmax(-1) @ table, table).argmin(-1)
+
+
 class KeyValues:
     """Keys and values (B, H, S, C) of one attention layer, in a buffer that doubles: a step costs what its attention costs."""
 

@@ -90,6 +90,11 @@ def choose(logits: Tensor, uniform: Tensor, temperature: float, top_k: int) -> T
     return index.gather(1, place[:, None])[:, 0]
 
 
+def level_tables(codec: FrameCodec, device: torch.device) -> Tensor:
+    """(levels, codewords, D) of the codec's codewords, distances true within a level."""
+    return codec.embedding().unflatten(0, (codec.levels, -1)).to(device)
+
+
 def uniforms(seeds: Sequence[int], steps: int, levels: int, device: torch.device) -> Tensor:
     """(B, steps, levels) numbers in [0, 1), a stream for each seed that does not depend on `steps`."""
     streams = [torch.rand(steps, levels, generator=torch.Generator().manual_seed(seed), dtype=torch.double) for seed in seeds]

@@ -15,8 +15,8 @@ from transformers import DynamicCache, MoshiConfig
 
 from ttsadapt.backbones import official
 from ttsadapt.backbones.base import Backbone, Batch, Request
-from ttsadapt.backbones.decoding import in_batches
-from ttsadapt.backbones.frames import causal, choose, right_padded, uniforms, weights
+from ttsadapt.backbones.decoding import in_batches, least_risk
+from ttsadapt.backbones.frames import causal, choose, level_tables, right_padded, uniforms, weights
 from ttsadapt.backbones.moshi_frontend import MoshiFrontend
 from ttsadapt.backbones.moshi_parts import LAYOUT, Speaker, Streams, check_fits, draw, embed_codewords, new_config
 from ttsadapt.backbones.official import Origin
@@ -62,18 +62,21 @@ class Moshi(Backbone):
         top_k: int = 250,
         batch: int = 16,
         codec_embedding: bool = False,
+        minimum_risk: bool = False,
         config: MoshiConfig | None = None,
     ) -> None:
         """`frontend` is fitted or restored. Sizes are named as in transformers' MoshiConfig and default to the released models'.
 
         `semantic_weight`, `acoustic_weight`: of a single code. `text_weight`, `padding_weight`: of the mean over the monologue's
         pieces, and over its padding. `temperature`s of the two kinds of codes, 0: greedy. `top_k` 0: all codes. `batch`: utterances
-        synthesised at once. `codec_embedding`: a new model knows from the start which codewords sound alike. `config`: a released
+        synthesised at once. `minimum_risk`: acoustic codes are the codewords nearest to the expected ones, instead of drawn.
+        `codec_embedding`: a new model knows from the start which codewords sound alike. `config`: a released
         model's own, the sizes above are then not looked at.
         """
         super().__init__()
         self.frontend, self.sample_rate = frontend, frontend.codec.sample_rate
         self.temperature, self.acoustic_temperature, self.top_k, self.batch = temperature, acoustic_temperature, top_k, batch
+        self.minimum_risk = minimum_risk
         new = config is None
         if config is None:
             depth = {
@@ -182,6 +185,7 @@ class Moshi(Backbone):
             prompts = [self.frontend.prompt(r) for r in requests]
             rows = [Speaker(self.frontend, r, len(p["text"])) for r, p in zip(requests, prompts)]
             most = max(row.most for row in rows)
+            tables = level_tables(self.frontend.codec, device) if self.minimum_risk else None
             numbers = uniforms([r.seed for r in requests], most + self.frontend.lead + 1, self.levels, device)
             state, cache, mask, position = self._prefill(prompts, device)
             active = list(range(len(rows)))
@@ -189,7 +193,7 @@ class Moshi(Backbone):
                 padded = self._padding_is_due(state)
                 said = [rows[i].say(due) for i, due in zip(active, padded)]
                 text = torch.tensor(said, device=device)
-                codes = self.frame(state, text, numbers[active, step])
+                codes = self.frame(state, text, numbers[active, step], tables)
                 heard = torch.tensor([rows[i].audible() for i in active], device=device)  # (B, 2): semantic, acoustic
                 keep = torch.cat([heard[:, :1], heard[:, 1:].expand(-1, self.levels - 1)], 1)
                 codes = torch.where(keep, codes, self.frontend.nothing)
@@ -215,15 +219,19 @@ class Moshi(Backbone):
         logits = self.lm.decoder.lm_head(state).float()
         return (logits.softmax(-1)[:, self.frontend.text.padding] > 0.5).tolist()
 
-    def frame(self, state: Tensor, text: Tensor, numbers: Tensor) -> Tensor:
-        """(B, H) states, (B,) text and (B, K) numbers -> (B, K) codes, one level after the other."""
+    def frame(self, state: Tensor, text: Tensor, numbers: Tensor, tables: Tensor | None = None) -> Tensor:
+        """(B, H) states, (B,) text and (B, K) numbers -> (B, K) codes, one level after the other; `tables`: for minimum risk."""
         heads, cache = self.lm.depth_decoder.lm_heads.weight, DynamicCache(config=self.lm.depth_decoder.config)
         codes: list[Tensor] = []
         for level in range(self.levels):
             last = codes[-1][:, None] if codes else text[:, None][:, :0]
             hidden = self.deep_states(state, text, last, cache, level)[:, -1]
             temperature = self.acoustic_temperature if level else self.temperature
-            codes.append(choose((hidden @ heads[level].T).float(), numbers[:, level], temperature, self.top_k))
+            logits = (hidden @ heads[level].T).float()
+            if tables is not None and level:
+                codes.append(least_risk(logits[:, : tables.shape[1]], tables[level]))
+            else:
+                codes.append(choose(logits, numbers[:, level], temperature, self.top_k))
         return torch.stack(codes, 1)
 
     def _prefill(self, prompts: Sequence[dict[str, Tensor]], device: torch.device) -> tuple[Tensor, DynamicCache, Tensor, Tensor]:

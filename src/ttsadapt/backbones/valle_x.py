@@ -54,6 +54,7 @@ class VALLEX(Backbone):
         initial: float = 1.0,
         codec_embedding: bool = False,
         alike: float = 0.0,
+        minimum_risk: bool = False,
         sampling: Sampling | None = None,
         batch: int = 16,
     ) -> None:
@@ -62,6 +63,7 @@ class VALLEX(Backbone):
         `initial`: standard deviation of new embeddings. `codec_embedding`: new tables of codes know which codewords sound alike.
         `alike`: a new model's keys are its queries, both times this, so that it begins by attending to what has a near position, as
         phones and their frames have with the frontend's `paced_positions`; 0: drawn apart.
+        `minimum_risk`: later levels say the codeword nearest to the expected one, instead of the likeliest.
         `sampling`: of the first level. `batch`: utterances synthesised at once.
         """
         super().__init__()
@@ -83,6 +85,7 @@ class VALLEX(Backbone):
         linears = ("self_attn.query", "self_attn.key", "self_attn.value", "self_attn.out", "linear1", "linear2")
         self.adaptable = tuple(f"{part}.decoder.layers.*.{name}" for part in self.parts for name in linears)  # type: ignore[misc]
         self.sampling, self.batch = sampling or Sampling(window=10, share=0.3), batch
+        self.minimum_risk = minimum_risk
         self.origin: official.Origin | None = None
         self._begin(initial)
         if codec_embedding:

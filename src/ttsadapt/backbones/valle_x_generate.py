@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from ttsadapt.backbones.decoding import uniforms
+from ttsadapt.backbones.decoding import least_risk, uniforms
+from ttsadapt.backbones.frames import level_tables
 from ttsadapt.backbones.parts import evaluating, sequence_mask
 from ttsadapt.backbones.prefix_lm import caches
 
@@ -103,7 +104,7 @@ def _first_level(model: "VALLEX", prompts: Sequence[Prompt], text: Sequence[Tens
 def _later_levels(
     model: "VALLEX", prompts: Sequence[Prompt], first: Sequence[Tensor], text: Sequence[Tensor], spoken: Tensor
 ) -> list[Tensor]:
-    """(S, Q) of each: references are known at all levels, each stage adds the likeliest code of one level."""
+    """(S, Q) of each: references are known at all levels, each stage adds the likeliest (or safest) code of one level."""
     nar, device = model.nar, spoken.device
     own = [F.pad(codes[:, None], (0, nar.levels - 1)) for codes in first]  # (S, Q)
     whole = [torch.cat([p.codes, codes]) for p, codes in zip(prompts, own)]
@@ -111,8 +112,10 @@ def _later_levels(
     heard = sequence_mask(torch.tensor([len(w) for w in whole], device=device), codes.shape[1])
     known = sequence_mask(torch.tensor([len(p.codes) for p in prompts], device=device), codes.shape[1])
     told = nar.text(*text)
+    tables = level_tables(model.frontend.codec, device) if model.minimum_risk else None
     for stage in range(1, nar.levels):
         states = nar(told, spoken, nar.audio(codes, stage, known), heard, stage)[:, told.shape[1] :]
-        likeliest = nar.predict_layers[stage - 1](states).argmax(-1)
-        codes[..., stage] = torch.where(known, codes[..., stage], likeliest)
+        logits = nar.predict_layers[stage - 1](states).float()
+        chosen = least_risk(logits, tables[stage]) if tables is not None else logits.argmax(-1)
+        codes[..., stage] = torch.where(known, codes[..., stage], chosen)
     return [row[len(p.codes) : len(w)].cpu() for row, p, w in zip(codes, prompts, whole)]

@@ -1,8 +1,9 @@
 """A codec that is fitted on a corpus in two minutes: a semantic level, residual k-means, and a decoder that learns their errors away.
 
 The embedded stand-in for EnCodec and Mimi: levels of one codebook each, every later one over what the earlier ones left. As in
-Mimi (Defossez et al. 2024, section 3.3.2) the first level says what is spoken, and the others by whom and how exactly. They are
-clustered on the frames themselves, warped copies included, so that they are not surprised by voices they were not fitted on.
+Mimi (Defossez et al. 2024, section 3.3.2) the first level says what is spoken, and the others by whom and how exactly: first the
+envelope, then the harmonics. They are clustered on the frames themselves, warped copies included, so that they are not surprised
+by voices they were not fitted on.
 """
 
 from collections.abc import Iterable, Sequence
@@ -22,19 +23,21 @@ from ttsadapt.data.utterance import Phone
 from ttsadapt.errors import ConfigError, DataError
 from ttsadapt.reproducible import reproducible
 
+ENVELOPE = 25
+"""quefrencies of the mel cepstrum that hold the envelope; those above hold the harmonics"""
 STEPS, BATCH = 24, 32
 """of codes in a training example of the decoder, and examples of an optimiser step"""
 
 
 class Refiner(nn.Module):
-    """Quantised frames -> what they were before, as a correction; it starts as none."""
+    """Quantised frames, and what the first level alone says of them -> what they were, as a correction; it starts as none."""
 
     mean: Tensor
     std: Tensor
 
     def __init__(self, n_mels: int, width: int, units: int = 3, kernel: int = 5) -> None:
         super().__init__()
-        self.opening = nn.Conv1d(n_mels, width, kernel, padding=kernel // 2)
+        self.opening = nn.Conv1d(2 * n_mels, width, kernel, padding=kernel // 2)
         self.body = nn.Sequential(*(ResidualUnit(width, kernel) for _ in range(units)))
         self.closing = nn.Conv1d(width, n_mels, 1)
         nn.init.zeros_(self.closing.weight)
@@ -42,9 +45,9 @@ class Refiner(nn.Module):
         self.register_buffer("mean", torch.zeros(n_mels))
         self.register_buffer("std", torch.ones(n_mels))
 
-    def forward(self, mel: Tensor) -> Tensor:
-        """(B, T, n_mels) nats -> (B, T, n_mels) nats"""
-        hidden = self.opening(((mel - self.mean) / self.std).mT)
+    def forward(self, mel: Tensor, first: Tensor) -> Tensor:
+        """(B, T, n_mels) nats each -> (B, T, n_mels) nats"""
+        hidden = self.opening(torch.cat([(mel - self.mean) / self.std, first / self.std], -1).mT)
         return mel + self.closing(self.body(hidden)).mT * self.std
 
 
@@ -76,7 +79,8 @@ class NeuralCodec:
         self.levels, self.codewords, self.steps, self.lr, self.seed = levels, codewords, steps, lr, seed
         self.dynamic_range = dynamic_range
         self.semantic = SemanticCodec(codewords, width=width, steps=semantic_steps, lr=lr, seed=seed, mel=self.mel, voiced=False)
-        bands = [(0, self.mel.n_mels)] * (levels - 1)
+        smooth = levels // 2
+        bands = [(0, ENVELOPE)] * smooth + [(ENVELOPE, self.mel.n_mels)] * (levels - 1 - smooth)
         self.rest = KMeansCodec(bands, codewords, STRIDE, torch.inf, vectors, iterations, seed, self.mel, self.vocoder)
         self.refiner = Refiner(self.mel.n_mels, width)
         self.floor = -torch.inf
@@ -145,7 +149,7 @@ class NeuralCodec:
                 torch.stack([cut(x[i], start * STRIDE, STEPS * STRIDE) for i, start in zip(rows, starts)]) for x in (bases, frames)
             )
             coded = base + self.rest.decode_mel(chosen.flatten(0, 1)).unflatten(0, (BATCH, -1))
-            loss = ((self.refiner(coded) - clean) / self.refiner.std).abs().mean()
+            loss = ((self.refiner(coded, base) - clean) / self.refiner.std).abs().mean()
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
@@ -182,8 +186,9 @@ class NeuralCodec:
     @torch.no_grad()
     def decode_mel(self, codes: Tensor) -> Tensor:
         """(steps, levels) -> (2 steps, n_mels) nats; of fewer levels than there are, what the first ones say."""
-        mel = self._said(codes[:, 0]) + self.rest.decode_mel(codes[:, 1:])
-        return self.refiner(mel[None])[0] if len(mel) else mel
+        first = self._said(codes[:, 0])
+        mel = first + self.rest.decode_mel(codes[:, 1:])
+        return self.refiner(mel[None], first[None])[0] if len(mel) else mel
 
     def embedding(self) -> Tensor:
         """(tokens, D): the codeword of every token, levels of different kinds side by side, each of length 1 on average."""

@@ -14,7 +14,8 @@ from frames_toys import Buckets
 from ttsadapt.adapters import match, merged
 from ttsadapt.backbones.csm import Csm
 from ttsadapt.backbones.csm_frontend import CsmFrontend, Dialogue, Turn
-from ttsadapt.backbones.frames import amortised, choose, drawn_labels
+from ttsadapt.backbones.decoding import least_risk
+from ttsadapt.backbones.frames import amortised, choose, drawn_labels, level_tables
 from ttsadapt.backbones.frames_text import PhoneText
 from ttsadapt.data.utterance import Phone
 from ttsadapt.errors import CheckpointError, ConfigError, DataError, TooLong
@@ -334,6 +335,23 @@ def test_paced_frames_stand_beside_their_phones(make_frontend, utterances):
     starts = paced.pacing.starts([p.symbol for p in said], utterances[2].emotion) * rate
     assert positions[2 : 2 + len(said)] == [2 + round(float(s)) for s in starts[:-1]]
     assert positions[2 + len(said) :] == list(range(1, 2 + frames))
+
+
+@torch.no_grad()
+def test_acoustic_codes_of_least_risk(make_frontend, sizes, utterances):
+    frontend = make_frontend(reserve_end=True)
+    torch.manual_seed(0)
+    model = Csm(frontend, **sizes, temperature=0.0, minimum_risk=True).eval()
+    state, tables = torch.randn(3, sizes["hidden_size"]), level_tables(frontend.codec, torch.device("cpu"))
+    codes = model.frame(state, torch.zeros(3, model.levels), tables)
+    hidden = model.deep_states(state, codes)
+    logits = model.project(hidden).unflatten(0, (3, -1))[..., 1 : model.sayable].float()  # (3, K - 1, codewords)
+    for level in range(1, model.levels):
+        assert torch.equal(codes[:, level], 1 + least_risk(logits[:, level - 1], tables[level]))
+    said = model.generate([frontend.request(u) for u in utterances[:3]])
+    assert all(torch.equal(model.generate([frontend.request(u)])[0], s) for u, s in zip(utterances, said))
+    with pytest.raises(ConfigError, match="minimum_risk needs .*reserve_end"):
+        Csm(make_frontend(), **sizes, minimum_risk=True)
 
 
 def test_dropped_frames_are_not_heard_in_training_only(make_frontend, sizes, utterances):

@@ -350,7 +350,7 @@ def test_acoustic_codes_of_least_risk(make_frontend, sizes, utterances):
         assert torch.equal(codes[:, level], 1 + least_risk(logits[:, level - 1], tables[level]))
     said = model.generate([frontend.request(u) for u in utterances[:3]])
     assert all(torch.equal(model.generate([frontend.request(u)])[0], s) for u, s in zip(utterances, said))
-    with pytest.raises(ConfigError, match="minimum_risk needs .*reserve_end"):
+    with pytest.raises(ConfigError, match=r"minimum_risk needs .*reserve_end"):
         Csm(make_frontend(), **sizes, minimum_risk=True)
 
 

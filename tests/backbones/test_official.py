@@ -9,6 +9,7 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
+from ttsadapt.backbones import official
 from ttsadapt.backbones.official import Layout, OfficialFile, build, load, recognise, save, write
 from ttsadapt.backbones.prefix_lm import Block, packed
 from ttsadapt.errors import CheckpointError
@@ -145,3 +146,9 @@ def test_loading_takes_little_more_than_the_model(tmp_path, name, dtype):
     out = subprocess.run([sys.executable, "-c", MEASURE, str(tmp_path / name)], capture_output=True, text=True)
     assert out.returncode == 0, out.stderr[-800:]
     assert float(out.stdout.split()[-1]) <= 1.3
+
+
+def test_what_the_authors_code_cannot_run_is_not_written():
+    official.check_theirs({"backbone.flow.spread": False})
+    with pytest.raises(CheckpointError, match=r"trained with backbone\.flow\.spread, which its authors' code does not know"):
+        official.check_theirs({"backbone.frontend.paced_positions": False, "backbone.flow.spread": True})

@@ -232,6 +232,15 @@ def save(module: nn.Module, layout: Layout, origin: Origin | None = None) -> dic
     return {name: tensor.to(dtypes.get(name, tensor.dtype)).contiguous() for name, tensor in state.items()}
 
 
+def check_theirs(ours: Mapping[str, bool]) -> None:
+    """CheckpointError when any of these settings is in use: the authors' code would run the weights in another way."""
+    used = [name for name, on in ours.items() if on]
+    if used:
+        raise CheckpointError(
+            f"this model was trained with {' and '.join(used)}, which its authors' code does not know: train it without to export it"
+        )
+
+
 def write(state: Mapping[str, Any], path: Path) -> None:
     """A dict as the authors' loader reads it: .safetensors by the name, else a torch file; atomically."""
     with replacing(Path(path)) as temporary:

@@ -10,6 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ttsadapt.backbones import official
 from ttsadapt.backbones.base import Backbone, Batch, Request
 from ttsadapt.backbones.cosyvoice.flow import Flow
 from ttsadapt.backbones.cosyvoice.frontend import CosyVoiceFrontend
@@ -221,5 +222,13 @@ class CosyVoice(Backbone):
 
     def save_official(self, path: Path) -> None:
         """A directory with the files of the parts that there are, as `load_official` and the authors' code read them."""
+        flow = self.flow
+        official.check_theirs(
+            {
+                "backbone.frontend.paced_positions": self.frontend.pacing is not None and self.llm is not None,
+                "backbone.flow.spread": flow is not None and flow.spread != 0,
+                "backbone.flow.mel_mean or mel_std": flow is not None and (flow.mel_mean, flow.mel_std) != (0.0, 1.0),
+            }
+        )
         vocoder = self.vocoder if isinstance(self.vocoder, HiFT) else None
         write(Path(path), self.llm, self.flow, vocoder, self.origins)

@@ -126,8 +126,8 @@ class Assembly:
         self.corpus = PreparedCorpus(instantiate(cfg.data), self.cache)
         self.base_cfg = base_config(cfg)
         # Where the run's own data have no source, what must not be forgotten is what the base was trained on.
-        own = self.base_cfg is None or self.base_cfg.data == cfg.data
-        self.before = self.corpus if own else PreparedCorpus(instantiate(self.base_cfg.data), self.cache)
+        base = self.base_cfg
+        self.before = self.corpus if base is None or base.data == cfg.data else PreparedCorpus(instantiate(base.data), self.cache)
 
     def needs(self) -> tuple[Artifact, ...]:
         """What must exist before training can start."""

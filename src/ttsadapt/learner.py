@@ -85,11 +85,11 @@ class Learner(L.LightningModule):
     def terms(self, batch: Batch) -> dict[str, Tensor]:
         """Named terms of the loss, each a () tensor."""
         for strategy in self.strategies.values():
-            strategy.condition(batch)
+            strategy.condition(batch)  # type: ignore[operator]
         heads = self.heads(batch)
         terms = task_loss(heads)
         for name, strategy in self.strategies.items():
-            added = strategy.penalty(batch, heads)
+            added = strategy.penalty(batch, heads)  # type: ignore[operator]
             if added is not None:
                 terms |= {f"{name}/{k}": t for k, t in added.items()} if isinstance(added, dict) else {name: added}
         return terms
@@ -104,7 +104,8 @@ class Learner(L.LightningModule):
         terms = self.terms(batch)
         loss = torch.stack(list(terms.values())).sum()
         named = {name: term.detach() for name, term in terms.items()}
-        if (self.global_step + 1) % self.trainer.log_every_n_steps == 0 or self.global_step == 0:
+        every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set, never declared
+        if (self.global_step + 1) % every == 0 or self.global_step == 0:
             logged = {f"train/{name}": term for name, term in named.items()}
             self.log_dict(logged | {"train/loss": loss.detach(), "lr": self._lr()}, batch_size=1, sync_dist=self.trainer.world_size > 1)
         return {"loss": loss, "terms": named}

@@ -28,7 +28,8 @@ def build_trainer(cfg: DictConfig, folder: Path, loggers: list[RunLogger], callb
         strategy=wanted.strategy, precision=wanted.precision, gradient_clip_val=wanted.gradient_clip,
         accumulate_grad_batches=wanted.accumulate, val_check_interval=wanted.val_every * wanted.accumulate, check_val_every_n_epoch=None,
         log_every_n_steps=wanted.log_every, num_sanity_val_steps=0, use_distributed_sampler=False, default_root_dir=str(folder),
-        logger=loggers, callbacks=[*callbacks, *safety, *([Progress()] if wanted.progress else [])], plugins=[SafeCheckpointIO()],
+        logger=loggers,  # type: ignore[arg-type]  # each is one of Lightning's, too
+        callbacks=[*callbacks, *safety, *([Progress()] if wanted.progress else [])], plugins=[SafeCheckpointIO()],
         enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=True,
     )  # fmt: skip
 

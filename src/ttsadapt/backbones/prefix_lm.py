@@ -6,7 +6,7 @@ Query, key, value and output are linears of their own, so that an adapter can ta
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable
 
 import torch
 import torch.nn.functional as F
@@ -130,6 +130,6 @@ def packed(name: str) -> Place:
     return Place(name)
 
 
-def caches(blocks: Sequence[nn.Module]) -> list[KeyValues]:
+def caches(blocks: Iterable[nn.Module]) -> list[KeyValues]:
     """An empty cache for each block."""
     return [KeyValues() for _ in blocks]

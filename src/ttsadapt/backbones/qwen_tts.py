@@ -42,6 +42,8 @@ class QwenTTS(Backbone):
         "backbone": ("lm.model.layers.*", "lm.model.norm.*"),
     }
 
+    frontend: SpeechTokenFrontend
+
     def __init__(
         self,
         frontend: SpeechTokenFrontend,
@@ -95,7 +97,7 @@ class QwenTTS(Backbone):
             embed_codewords(self.lm, vocabulary.speech, frontend.codec)
 
     @classmethod
-    def load_official(
+    def load_official(  # type: ignore[override]
         cls, frontend: SpeechTokenFrontend, path: str, sampling: Sampling | None = None, batch: int = 16, notice: official.Notice = print
     ) -> Self:
         """A folder as `save_pretrained` writes it: any causal language model of transformers built like Llama, tied or not.
@@ -104,11 +106,10 @@ class QwenTTS(Backbone):
         """
         config, file = open_folder(Path(path).expanduser(), FAMILY)
 
-        def make() -> Self:
-            lm = AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
-            return cls(frontend, sampling=sampling, batch=batch, lm=lm)
+        def lm() -> PreTrainedModel:
+            return AutoModelForCausalLM.from_config(config, dtype=torch.float32, attn_implementation="sdpa")
 
-        model = official.build(make)
+        model = official.build(lambda: cls(frontend, sampling=sampling, batch=batch, lm=lm()))
         model.lm.tie_weights()
         if not model.has_layers:
             raise CheckpointError(f"{path}: a {config.model_type} is not built like Llama or Qwen2, and is not a {FAMILY}")
@@ -219,7 +220,7 @@ def embed_codewords(lm: PreTrainedModel, rows: range, codec: Codec) -> None:
     A model of random rows has to learn a thousand codewords one by one; this one starts from what the codec knows about them.
     """
     sound = codec.embedding()  # (tokens, features)
-    inputs, outputs = lm.get_input_embeddings().weight, lm.get_output_embeddings().weight
+    inputs, outputs = (table.get_parameter("weight") for table in (lm.get_input_embeddings(), lm.get_output_embeddings()))
     width = inputs.shape[1]
     axes = torch.linalg.eigh(sound.T @ sound).eigenvectors.flip(1)[:, :width]  # the largest first
     turn = torch.linalg.qr(torch.randn(width, width)).Q[: axes.shape[1]]

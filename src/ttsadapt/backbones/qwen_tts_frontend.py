@@ -107,7 +107,7 @@ class QwenTTSFrontend(SpeechTokenFrontend):
                 groups.setdefault((utterance.speaker, utterance.emotion), []).append(utterance)
         for (speaker, emotion), own in tqdm(groups.items(), "timbres", unit="voice", leave=False):
             heard = [load(own[i].audio, self.heard_rate) for i in evenly(len(own), TIMBRE)]
-            self.timbres.setdefault(speaker, {})[emotion] = torch.stack([self.codec.voice(audio) for audio in heard]).mean(0)
+            self.timbres.setdefault(speaker, {})[emotion] = torch.stack([self._told(audio)[0] for audio in heard]).mean(0)
 
     def state(self) -> dict[str, Any]:
         return {

@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from collections.abc import Iterable, Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeGuard
 
 import torch
 from torch import Tensor
@@ -16,11 +16,7 @@ from ttsadapt.errors import TooLong
 
 
 class Codec(Protocol):
-    """Waveform <-> speech tokens 0 .. tokens - 1.
-
-    A codec whose tokens do not say whose voice it is (it has a `voice_size`) is also fitted on phones, where they are known,
-    gives `voice(audio)`, and is told the voice: `decode(tokens, voice)`.
-    """
+    """Waveform <-> speech tokens 0 .. tokens - 1."""
 
     sample_rate: int
     """Hz of what `decode` gives, and of what `encode` takes unless there is an `input_rate`"""
@@ -37,6 +33,19 @@ class Codec(Protocol):
     def embedding(self) -> Tensor: ...
     def state(self) -> dict[str, Any]: ...
     def restore(self, state: dict[str, Any]) -> None: ...
+
+
+class VoicedCodec(Codec, Protocol):
+    """Its tokens do not say whose voice it is: it is also fitted on phones, where they are known, and told the voice,
+    `decode(tokens, voice)`."""
+
+    voice_size: int
+
+    def voice(self, audio: Tensor) -> Tensor: ...
+
+
+def must_be_told(codec: Codec) -> TypeGuard[VoicedCodec]:
+    return hasattr(codec, "voice_size")
 
 
 class SpeechTokenFrontend(Frontend):
@@ -84,10 +93,10 @@ class SpeechTokenFrontend(Frontend):
     @property
     def voiced(self) -> bool:
         """Whether the codec must be told the voice."""
-        return hasattr(self.codec, "voice_size")
+        return must_be_told(self.codec)
 
     def _told(self, audio: Tensor) -> tuple[Tensor, ...]:
-        return (self.codec.voice(audio),) if self.voiced else ()
+        return (self.codec.voice(audio),) if must_be_told(self.codec) else ()
 
     def features(self, utterance: Utterance, prompt: Tensor, speaker: Tensor) -> dict[str, Tensor]:
         """TooLong when prompt, speech and end do not fit into `max_tokens`."""

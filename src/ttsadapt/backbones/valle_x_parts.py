@@ -1,5 +1,7 @@
 """The two decoders of VALL-E X (Zhang et al. 2023, arXiv 2303.03926), as Plachtaa/VALL-E-X builds them."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -38,7 +40,8 @@ class Decoder(nn.Module):
 
     def forward(self, x: Tensor, mask: Tensor | None, condition: Tensor | None = None, caches: list[KeyValues] | None = None) -> Tensor:
         """(B, T, C) -> (B, T, C)"""
-        for layer, cache in zip(self.layers, caches or [None] * len(self.layers)):
+        each: Sequence[KeyValues | None] = caches or [None] * len(self.layers)
+        for layer, cache in zip(self.layers, each):
             x = layer(x, mask, condition, cache)
         return self.norm(x, condition)
 
@@ -107,5 +110,5 @@ class NAR(Part):
     def forward(self, text: Tensor, spoken: Tensor, audio: Tensor, heard: Tensor, stage: int) -> Tensor:
         """Embedded text (B, L, C) and audio (B, T, C) with masks (B, L) and (B, T) -> states (B, L + T, C)."""
         there = torch.cat([spoken, heard], 1)
-        condition = self.stage_embeddings[stage - 1].weight[0]
+        condition = self.stage_embeddings[stage - 1].get_parameter("weight")[0]
         return self.decoder(torch.cat([text, audio], 1), there[:, None, None], condition)

@@ -39,7 +39,7 @@ class SafeCheckpointIO(CheckpointIO):
         """torch.save hides why a write failed behind a RuntimeError of its zip writer: the first OSError is raised instead."""
         sink = _Sink(file)
         try:
-            torch.save(checkpoint, sink)
+            torch.save(checkpoint, sink)  # type: ignore[arg-type]  # it asks a file for no more than these two methods
             file.flush()
         except Exception as error:
             raise (sink.failure or error) from error
@@ -75,7 +75,8 @@ class _Sink:
     """A file for torch.save that remembers why it could not be written."""
 
     def __init__(self, file: io.BufferedWriter) -> None:
-        self.file, self.failure = file, None
+        self.file = file
+        self.failure: OSError | None = None
 
     def write(self, data: Any) -> int:
         try:
@@ -133,7 +134,9 @@ class Checkpoints(Checkpoint):
             return
         self._step = trainer.global_step
         self._due = self._step % self.every == 0 or self._step == trainer.max_steps
-        validates = trainer.fit_loop.epoch_loop._should_check_val_fx(trainer.fit_loop._data_fetcher)
+        fetcher = trainer.fit_loop._data_fetcher
+        assert fetcher is not None, "batches come from it"
+        validates = trainer.fit_loop.epoch_loop._should_check_val_fx(fetcher)
         if self._due and not validates:
             trainer._logger_connector.update_train_step_metrics()  # Lightning itself logs this step only after this hook
             self._save_last(trainer)

@@ -35,7 +35,7 @@ class FiniteLoss(Callback):
             self._seen += [(self._step, name) for name in terms]
             self._values += [torch.as_tensor(v, device=pl_module.device).detach().float() for v in terms.values()]
         each = pl_module.device.type == "cpu" if self.each_batch is None else self.each_batch
-        if each or trainer.global_step % trainer.log_every_n_steps == 0:
+        if each or trainer.global_step % trainer.log_every_n_steps == 0:  # type: ignore[attr-defined]  # set, never declared
             self._check(trainer)
 
     def on_save_checkpoint(self, trainer: Trainer, pl_module: LightningModule, checkpoint: dict[str, Any]) -> None:

@@ -36,7 +36,7 @@ class Throughput(Callback):
         self._step = trainer.global_step
         for unit, counts in batch.get("totals", {}).items():
             self._counts[unit] = self._counts.get(unit, 0) + int(sum(counts))
-        if self._step % trainer.log_every_n_steps == 0 and self._counts:
+        if self._step % trainer.log_every_n_steps == 0 and self._counts:  # type: ignore[attr-defined]  # set, never declared
             seconds = max(time.perf_counter() - self._since, 1e-9)
             pl_module.log_dict({f"{unit}_per_second": n / seconds for unit, n in self._counts.items()}, batch_size=1)
             self._counts, self._since = {}, time.perf_counter()

@@ -11,7 +11,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, PreTrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoFeatureExtractor, AutoModel, PreTrainedConfig
 
 from ttsadapt.data.utterance import Phone
 from ttsadapt.errors import CheckpointError, DataError
@@ -42,7 +42,7 @@ class NeuCodec:
         return config
 
     @cached_property
-    def model(self) -> PreTrainedModel:
+    def model(self) -> Any:
         _ = self.config  # refuses another kind of model before its weights are read
         return self._read(AutoModel.from_pretrained).eval().requires_grad_(False)
 

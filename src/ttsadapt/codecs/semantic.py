@@ -131,7 +131,7 @@ class SemanticCodec:
         with reproducible(self.seed):
             if not mels:
                 raise DataError("a codec cannot be fitted on nothing: give recordings")
-            every = torch.cat(mels)
+            every = torch.cat([*mels])
             self.mean, self.std = every.mean(0), every.std(0).clamp_min(1e-3)
             symbols = sorted({split_stress(p.symbol)[0] for said in phones or () for p in said})
             labels = [self._labels(said, len(mel), symbols) for said, mel in zip([*(phones or ())] * 2, mels)] if symbols else []

@@ -50,7 +50,7 @@ class FeatureSet(Sequence[dict[str, Tensor]]):
         self.lengths: dict[str, dict[str, int]] = read_json(folder / "lengths.json")
         self.utterances = {u.id: u for u in utterances if u.id in self.lengths}
         self.ids = list(self.utterances)
-        self._file = None
+        self._file: safe_open | None = None
         self._names: dict[str, list[str]] = {}
 
     def __getstate__(self) -> dict:

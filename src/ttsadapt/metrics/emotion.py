@@ -28,7 +28,7 @@ class EmotionAccuracy(_EmotionMetric):
     unit: ClassVar[str] = "%"
 
     def score(self, audio: Tensor, rate: int, utterance: Utterance) -> float:
-        heard = self.judge.probabilities(at_rate(audio, rate))
+        heard = self.opened.probabilities(at_rate(audio, rate))
         if heard is None or utterance.emotion not in heard:
             return NAN
         return 100.0 * (max(heard, key=heard.__getitem__) == utterance.emotion)
@@ -41,7 +41,7 @@ class EmotionProbability(_EmotionMetric):
     unit: ClassVar[str] = "%"
 
     def score(self, audio: Tensor, rate: int, utterance: Utterance) -> float:
-        heard = self.judge.probabilities(at_rate(audio, rate))
+        heard = self.opened.probabilities(at_rate(audio, rate))
         return NAN if heard is None else 100 * heard.get(utterance.emotion, NAN)
 
 
@@ -55,4 +55,4 @@ class EmotionSimilarity(_EmotionMetric):
     unit: ClassVar[str] = "cos x 100"
 
     def score(self, audio: Tensor, rate: int, utterance: Utterance) -> float:
-        return cosine(self.judge.embed(at_rate(audio, rate)), self.judge.embed(recording(utterance.audio)))
+        return cosine(self.opened.embed(at_rate(audio, rate)), self.opened.embed(recording(utterance.audio)))

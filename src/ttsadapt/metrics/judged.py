@@ -41,6 +41,12 @@ class JudgedMetric(UtteranceMetric, Generic[J]):
     def open(self, corpus: Path, cache: Path) -> None:
         (self.judge,) = self.needs(corpus, cache)
 
+    @property
+    def opened(self) -> J:
+        """The judge to ask."""
+        assert self.judge is not None, "open comes first"
+        return self.judge
+
 
 def cosine(one: Tensor | None, other: Tensor | None) -> float:
     """Of two vectors of length 1, times 100; NaN when there is no speech to compare."""

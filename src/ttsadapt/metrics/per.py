@@ -45,11 +45,17 @@ class PhoneErrorRate(UtteranceMetric):
     def open(self, corpus: Path, cache: Path) -> None:
         (self.judge,) = self.needs(corpus, cache)
 
+    @property
+    def opened(self) -> Recogniser:
+        """The judge to ask."""
+        assert self.judge is not None, "open comes first"
+        return self.judge
+
     def score(self, audio: Tensor, rate: int, utterance: Utterance) -> float:
         wanted = phones_of(utterance)
-        if not wanted or utterance.language not in self.judge.languages:
+        if not wanted or utterance.language not in self.opened.languages:
             return float("nan")
-        return 100 * errors(wanted, self.judge.transcribe(at_rate(audio, rate))) / len(wanted)
+        return 100 * errors(wanted, self.opened.transcribe(at_rate(audio, rate))) / len(wanted)
 
     def weight(self, utterance: Utterance) -> float:
         return float(len(phones_of(utterance)))

@@ -35,7 +35,7 @@ class SpeakerSimilarity(JudgedMetric[SpeakerEncoder]):
 
     def score(self, audio: Tensor, rate: int, utterance: Utterance) -> float:
         if self.reference == "voice":
-            wanted = self.judge.voice(utterance.speaker)
+            wanted = self.opened.voice(utterance.speaker)
         else:
-            wanted = self.judge.embed(recording(utterance.audio))
-        return cosine(self.judge.embed(at_rate(audio, rate)), wanted)
+            wanted = self.opened.embed(recording(utterance.audio))
+        return cosine(self.opened.embed(at_rate(audio, rate)), wanted)

@@ -44,7 +44,8 @@ class LoRA(Strategy):
         root = backbone.peft_root
         self._names = self._relative(backbone, root)
         config = LoraConfig(
-            r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, use_rslora=self.rslora, use_dora=self.dora,
+            r=self.rank, lora_dropout=self.dropout, use_rslora=self.rslora, use_dora=self.dora,
+            lora_alpha=self.alpha,  # type: ignore[arg-type]  # peft divides it by the rank: it need not be whole
             target_modules=self._names, bias="none",
         )  # fmt: skip
         with torch.random.fork_rng(devices=[]):  # its own draw of A, whatever else was drawn before
@@ -85,7 +86,8 @@ class LoRA(Strategy):
         with replacing(place / "adapter_model.safetensors") as temporary:
             temporary.write_bytes(save(weights, metadata={"format": "pt"}))
         config = LoraConfig(
-            r=self.rank, lora_alpha=self.alpha, lora_dropout=self.dropout, use_rslora=self.rslora, use_dora=self.dora,
+            r=self.rank, lora_dropout=self.dropout, use_rslora=self.rslora, use_dora=self.dora,
+            lora_alpha=self.alpha,  # type: ignore[arg-type]  # peft divides it by the rank: it need not be whole
             target_modules=self._names, bias="none", inference_mode=True,
         )  # fmt: skip
         config.save_pretrained(str(place))

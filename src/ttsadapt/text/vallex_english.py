@@ -14,7 +14,7 @@ TITLES = {
     "ltd": "limited", "col": "colonel", "ft": "fort",
 }  # fmt: skip
 """what the model was taught to read for an abbreviation with its full stop"""
-SYMBOLS = {"r": "ɹ", "ʤ": "dʒ", "ʧ": "tʃ"}
+SYMBOLS: dict[str, str | int | None] = {"r": "ɹ", "ʤ": "dʒ", "ʧ": "tʃ"}
 _VOWELS = "aeiouæɑɔəɛɪʊ"
 
 

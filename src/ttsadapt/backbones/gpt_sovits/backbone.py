@@ -169,7 +169,7 @@ class GptSovits(Backbone):
         self.ar_predict_layer.weight[: self.end] = 0.04 * table  # the first loss is near that of a uniform guess
 
     @classmethod
-    def load_official(
+    def load_official(  # type: ignore[override]
         cls,
         frontend: GptSovitsFrontend,
         path: str,

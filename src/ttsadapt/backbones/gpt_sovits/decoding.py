@@ -92,7 +92,7 @@ def _prefill(model: GptSovits, rows: Sequence[Row], device: torch.device) -> tup
     """(B, D) states of what stands before each row's first new token, the caches, and (B, slots) which slots are filled."""
     prompts = [row.prompt for row in rows]
     phones, positions, given = (
-        pad_sequence(part, batch_first=True).to(device)
+        pad_sequence([*part], batch_first=True).to(device)
         for part in zip(*((prompt.phones, prompt.positions, prompt.given) for prompt in prompts))
     )
     features = [prompt.context for prompt in prompts if prompt.context is not None]

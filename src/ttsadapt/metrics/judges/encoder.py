@@ -41,7 +41,7 @@ class Network(nn.Module):
         return self.encoder(mel.transpose(1, 2), lengths)[:, 0]
 
 
-class Encoder(Judge):
+class Encoder(Judge[Network]):
     """Learns to tell the classes of one property of the recordings apart."""
 
     metric: ClassVar[str]

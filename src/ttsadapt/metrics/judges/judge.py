@@ -2,7 +2,7 @@
 
 from abc import abstractmethod
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Generic, TypeVar
 
 import torch
 from safetensors.torch import load_file, save_file
@@ -13,8 +13,10 @@ from ttsadapt.errors import UserError
 from ttsadapt.files import digest, read_json, write_json
 from ttsadapt.metrics.judges.clips import Clips
 
+N = TypeVar("N", bound=nn.Module)
 
-class Judge(Artifact):
+
+class Judge(Artifact, Generic[N]):
     """`weights.safetensors` and `card.json` below `cache/judges/<name>-<digest>`; the digest covers corpus, settings and revision."""
 
     name: ClassVar[str]
@@ -27,13 +29,13 @@ class Judge(Artifact):
         self.version = f"{self.revision}-{digest([self.name, self.revision, self.clips.digest, settings])}"
         self.folder = self.cache / "judges" / f"{self.name}-{self.version}"
         self._card: dict[str, Any] | None = None
-        self._model: nn.Module | None = None
+        self._model: N | None = None
 
     def needs(self) -> tuple[Artifact, ...]:
         return (self.clips,)
 
     @abstractmethod
-    def network(self, card: dict[str, Any]) -> nn.Module:
+    def network(self, card: dict[str, Any]) -> N:
         """The untrained network of the size that the card's classes ask for."""
 
     @property
@@ -44,7 +46,7 @@ class Judge(Artifact):
         return self._card
 
     @property
-    def model(self) -> nn.Module:
+    def model(self) -> N:
         if self._model is None:
             with torch.inference_mode(False):  # first asked for inside of it, the weights would be good for nothing else
                 model = self.network(self.card)

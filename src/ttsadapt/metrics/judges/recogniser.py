@@ -71,7 +71,7 @@ def errors(wanted: Sequence[str], heard: Sequence[str]) -> int:
     return found.substitutions + found.deletions + found.insertions
 
 
-class Recogniser(Judge):
+class Recogniser(Judge[Network]):
     """Trained on recordings and their vocoded copies; an alignment, where the corpus has one, only speeds the start up."""
 
     name: ClassVar[str] = "recogniser"
@@ -82,7 +82,7 @@ class Recogniser(Judge):
         super().__init__(corpus, cache, steps=steps, seconds=seconds, lr=lr)
         self.steps, self.seconds, self.lr = steps, seconds, lr
 
-    def network(self, card: dict[str, Any]) -> nn.Module:
+    def network(self, card: dict[str, Any]) -> Network:
         return Network(len(card["phones"]))
 
     @property

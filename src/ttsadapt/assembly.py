@@ -84,18 +84,19 @@ class FittedFrontend(Artifact):
 
 
 def _sources(frontend: Frontend) -> str:
-    """Hash of the code that makes features: changed code is another cache."""
-    modules = {inspect.getmodule(kind) for kind in type(frontend).__mro__} | set(map(sys.modules.get, _imports(type(frontend).__module__)))
-    return digest([inspect.getsource(m) for m in sorted((m for m in modules if m and m.__name__.startswith("ttsadapt.")), key=str)])
+    """Hash of the code that makes features: the frontend's, its parts' (codec, text, voices) and what they take from elsewhere."""
+    kinds = {kind for part in (frontend, *vars(frontend).values()) for kind in type(part).__mro__}
+    names = {n for n in (kind.__module__ for kind in kinds) if n.startswith("ttsadapt.")}
+    names |= {found for name in names for found in _imports(name)}
+    while more := {found for name in names if name.startswith("ttsadapt.codecs.") for found in _imports(name)} - names:
+        names |= more  # a codec is made of others, down to the quantiser
+    return digest([inspect.getsource(sys.modules[name]) for name in sorted(names)])
 
 
 def _imports(name: str) -> set[str]:
-    """Names of the ttsadapt modules that a module takes things from: codecs, phones, voices."""
-    return {
-        getattr(value, "__module__", "")
-        for value in vars(sys.modules[name]).values()
-        if inspect.isclass(value) or inspect.isfunction(value)
-    }
+    """Names of the ttsadapt modules that a module takes classes and functions from."""
+    kinds = (value for value in vars(sys.modules[name]).values() if inspect.isclass(value) or inspect.isfunction(value))
+    return {kind.__module__ for kind in kinds if kind.__module__.startswith("ttsadapt.")}
 
 
 def restore(path: Path) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import torch
 
 from ttsadapt.backbones.pacing import Pacing
 from ttsadapt.data.utterance import Phone, Utterance
+from ttsadapt.errors import CheckpointError
 
 LASTING = {"a": 0.2, "b": 0.1, "_": 0.3}
 TEMPO = {"calm": 1.0, "hurried": 0.5}
@@ -57,3 +58,5 @@ def test_it_comes_back_from_its_state(pacing):
     other = Pacing()
     other.restore(pacing.state())
     assert torch.equal(other.steps("ab_a", "hurried", 25.0), pacing.steps("ab_a", "hurried", 25.0))
+    with pytest.raises(CheckpointError, match="paced_positions=false"):
+        other.restore({})

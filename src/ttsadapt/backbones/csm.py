@@ -138,10 +138,14 @@ class Csm(Backbone):
         return {"semantic": spoken, "acoustic": coloured}
 
     def embedded(self, text: Tensor, codes: Tensor, heard: Tensor | None = None) -> Tensor:
-        """(B, T), (B, T, K) -> (B, T, H): a row for a piece of text, the sum over levels for a frame; zeros where one is not `heard`."""
+        """(B, T), (B, T, K) -> (B, T, H): a row for a piece of text, the sum over levels for a frame, over those `heard` (B, T, K)."""
         said = self.lm.embed_text_tokens(text.clamp_min(0))
-        sound = self.lm.backbone_model.embed_tokens(codes)
-        return torch.where((text < 0)[..., None], sound if heard is None else sound * heard[..., None], said)
+        table = self.lm.backbone_model.embed_tokens
+        if heard is None:
+            sound = table(codes)
+        else:
+            sound = (table.embed_audio_tokens(codes + table.audio_tokens_offsets) * heard[..., None]).sum(2)
+        return torch.where((text < 0)[..., None], sound, said)
 
     def deep_states(self, state: Tensor, codes: Tensor) -> Tensor:
         """(F, H) states before frames of (F, K) codes -> (F * (K - 1), D), state k of a frame predicts its code k + 1."""

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from ttsadapt.data.utterance import Utterance
+from ttsadapt.errors import CheckpointError
 
 
 class Pacing:
@@ -60,6 +61,9 @@ class Pacing:
         return {"lasting": self.lasting, "tempo": self.tempo, "usual": self.usual}
 
     def restore(self, state: dict[str, Any]) -> None:
+        """CheckpointError when the saved frontend had none."""
+        if not state:
+            raise CheckpointError("the base was trained with backbone.frontend.paced_positions=false: use the base's own config")
         self.lasting, self.tempo, self.usual = dict(state["lasting"]), dict(state["tempo"]), float(state["usual"])
 
 

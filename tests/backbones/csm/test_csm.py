@@ -355,14 +355,21 @@ def test_acoustic_codes_of_least_risk(make_frontend, sizes, utterances):
 
 
 def test_dropped_frames_are_not_heard_in_training_only(make_frontend, sizes, utterances):
-    frontend = make_frontend(dropped=0.5)
+    frontend = make_frontend(dropped=0.3, muted=0.5)
     torch.manual_seed(0)
     batch, model = frontend.collate([frontend(u) for u in utterances[:3]]), Csm(frontend, **sizes)
     learnt, heard = batch["labels"][..., 0] >= 0, batch["heard"]
-    assert heard[~learnt].all() and 0.2 < heard[learnt].float().mean() < 0.8
-    changed = torch.where((heard | ~batch["mask"])[..., None], batch["codes"], 1)
+    assert heard[~learnt].all() and not heard[learnt].any(1).all() and not heard[learnt].any(1).logical_not().all()
+    assert (heard[..., 1:] == heard[..., 1:2]).all() and (
+        heard[..., :1] | ~heard[..., 1:]
+    ).all()  # no acoustic code without the semantic one
+    assert (heard[..., 0] & ~heard[..., 1]).any()
+    changed = torch.where(heard | ~batch["mask"][..., None], batch["codes"], 1)
     assert torch.equal(model.train()(batch)["semantic"].logits, model(batch | {"codes": changed})["semantic"].logits)
     assert not torch.equal(model.eval()(batch)["semantic"].logits, model(batch | {"codes": changed})["semantic"].logits)
+    whole = {n: t for n, t in batch.items() if n != "heard"}
+    everything = batch | {"heard": torch.ones_like(heard)}
+    assert torch.allclose(model.train()(whole)["semantic"].logits, model(everything)["semantic"].logits, atol=1e-6)
 
 
 def test_phones_of_an_earlier_turn_fill_its_frames(make_frontend, utterances):

@@ -1,15 +1,16 @@
 """A codec that is fitted on a corpus in two minutes: a semantic level, residual k-means, and a decoder that learns their errors away.
 
 The embedded stand-in for EnCodec and Mimi: levels of one codebook each, every later one over what the earlier ones left. As in
-Mimi (Defossez et al. 2024, section 3.3.2) the first level says what is spoken, and the others by whom and how exactly: first the
-envelope, then the harmonics. They are clustered on the frames themselves, warped copies included, so that they are not surprised
-by voices they were not fitted on.
+Mimi (Defossez et al. 2024, section 3.3.2) the first level says what is spoken. The second says by whom, as it changes slowly; the
+others how exactly: first the envelope, then the harmonics. They are clustered on the frames themselves, warped copies included, so
+that they are not surprised by voices they were not fitted on.
 """
 
 from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
@@ -23,6 +24,8 @@ from ttsadapt.data.utterance import Phone
 from ttsadapt.errors import ConfigError, DataError
 from ttsadapt.reproducible import reproducible
 
+SLOW = 12
+"""steps before and after one over which what makes a voice is averaged: half a second each way"""
 ENVELOPE = 25
 """quefrencies of the mel cepstrum that hold the envelope; those above hold the harmonics"""
 STEPS, BATCH = 24, 32
@@ -72,15 +75,16 @@ class NeuralCodec:
         """`steps`, `semantic_steps`: of the decoder and of the first level, which have `width` and `lr` in common. `mel`: as in
         `SemanticCodec`. `dynamic_range`, `vectors`, `iterations`: as in `KMeansCodec`.
         """
-        if levels < 2:
-            raise ConfigError(f"codec.levels={levels}: give at least 2, of one level is SemanticCodec")
+        if levels < 3:
+            raise ConfigError(f"codec.levels={levels}: give at least 3, of one level is SemanticCodec")
         self.mel = mel or MelSpectrogram(hop=320)
         self.vocoder = vocoder or GriffinLim(self.mel)
         self.levels, self.codewords, self.steps, self.lr, self.seed = levels, codewords, steps, lr, seed
         self.dynamic_range = dynamic_range
         self.semantic = SemanticCodec(codewords, width=width, steps=semantic_steps, lr=lr, seed=seed, mel=self.mel, voiced=False)
-        smooth = levels // 2
-        bands = [(0, ENVELOPE)] * smooth + [(ENVELOPE, self.mel.n_mels)] * (levels - 1 - smooth)
+        everything, envelope = (0, self.mel.n_mels), levels // 2
+        bands = [(0, ENVELOPE)] * envelope + [(ENVELOPE, self.mel.n_mels)] * (levels - 2 - envelope)
+        self.slow = KMeansCodec([everything], codewords, 1, torch.inf, vectors, iterations, seed, self.mel, self.vocoder)
         self.rest = KMeansCodec(bands, codewords, STRIDE, torch.inf, vectors, iterations, seed, self.mel, self.vocoder)
         self.refiner = Refiner(self.mel.n_mels, width)
         self.floor = -torch.inf
@@ -116,20 +120,31 @@ class NeuralCodec:
             mels = [mel.clamp_min(self.floor) for mel in mels]
             self.semantic.fit_frames(mels, phones)
             first = [self.semantic.quantise(mel) for mel in mels]
-            self.rest.fit_frames([self._left(mel, codes) for mel, codes in zip(mels, first)])
-            self._refine(mels, [self._quantised(mel, codes) for mel, codes in zip(mels, first)])
+            left = [self._left(mel, self._said(codes)) for mel, codes in zip(mels, first)]
+            self.slow.fit_frames([slowly(part) for part in left])
+            voices = [self.slow.quantise(slowly(part)) for part in left]
+            left = [part - self._sung(voice) for part, voice in zip(left, voices)]
+            self.rest.fit_frames(left)
+            parts = zip(first, voices, left)
+            self._refine(mels, [torch.cat([codes[:, None], voice, self.rest.quantise(part)], 1) for codes, voice, part in parts])
 
-    def _left(self, mel: Tensor, first: Tensor) -> Tensor:
-        """(2 steps, n_mels) of a mel that the first level does not say."""
-        said = self._said(first)
+    @staticmethod
+    def _left(mel: Tensor, said: Tensor) -> Tensor:
+        """(2 steps, n_mels) of a mel that is not `said`."""
         return mel[torch.arange(len(said)).clamp_max(len(mel) - 1)] - said
 
     def _said(self, first: Tensor) -> Tensor:
         return self.semantic.decode_mel(first, torch.zeros(0))
 
+    def _sung(self, voice: Tensor) -> Tensor:
+        """(steps, 0 or 1) codes of the second level -> (2 steps, n_mels)"""
+        return self.slow.decode_mel(voice).repeat_interleave(STRIDE, 0)
+
     def _quantised(self, mel: Tensor, first: Tensor) -> Tensor:
         """(steps, levels)"""
-        return torch.cat([first[:, None], self.rest.quantise(self._left(mel, first))], 1)
+        left = self._left(mel, self._said(first))
+        voice = self.slow.quantise(slowly(left))
+        return torch.cat([first[:, None], voice, self.rest.quantise(left - self._sung(voice))], 1)
 
     def _refine(self, frames: Sequence[Tensor], codes: Sequence[Tensor]) -> None:
         """A random number of levels in each step: what generated speech gets wrong is mostly in the later ones."""
@@ -148,7 +163,7 @@ class NeuralCodec:
             base, clean = (
                 torch.stack([cut(x[i], start * STRIDE, STEPS * STRIDE) for i, start in zip(rows, starts)]) for x in (bases, frames)
             )
-            coded = base + self.rest.decode_mel(chosen.flatten(0, 1)).unflatten(0, (BATCH, -1))
+            coded = base + self._details(chosen.flatten(0, 1)).unflatten(0, (BATCH, -1))
             loss = ((self.refiner(coded, base) - clean) / self.refiner.std).abs().mean()
             optimizer.zero_grad()
             loss.backward()
@@ -187,24 +202,35 @@ class NeuralCodec:
     def decode_mel(self, codes: Tensor) -> Tensor:
         """(steps, levels) -> (2 steps, n_mels) nats; of fewer levels than there are, what the first ones say."""
         first = self._said(codes[:, 0])
-        mel = first + self.rest.decode_mel(codes[:, 1:])
+        mel = first + self._details(codes[:, 1:])
         return self.refiner(mel[None], first[None])[0] if len(mel) else mel
+
+    def _details(self, codes: Tensor) -> Tensor:
+        """(steps, levels - 1 or fewer) of all levels but the first -> (2 steps, n_mels)"""
+        return self._sung(codes[:, :1]) + self.rest.decode_mel(codes[:, 1:])
 
     def embedding(self) -> Tensor:
         """(tokens, D): the codeword of every token, levels of different kinds side by side, each of length 1 on average."""
-        first, rest = self.semantic.embedding(), self.rest.embedding()
-        return torch.block_diag(first, rest)
+        return torch.block_diag(self.semantic.embedding(), self.slow.embedding(), self.rest.embedding())
 
     # Keeping -----------------------------------------------------------------------------------------------------------
 
     def state(self) -> dict[str, Any]:
-        parts = {"semantic": self.semantic.state(), "rest": self.rest.state(), "refiner": self.refiner.state_dict()}
-        return parts | {"floor": self.floor}
+        books = {"semantic": self.semantic.state(), "slow": self.slow.state(), "rest": self.rest.state()}
+        return books | {"refiner": self.refiner.state_dict(), "floor": self.floor}
 
     def restore(self, state: dict[str, Any]) -> None:
         """CheckpointError when it was fitted under other settings."""
         self.semantic.restore(state["semantic"])
+        self.slow.restore(state["slow"])
         self.rest.restore(state["rest"])
         self.refiner.load_state_dict(state["refiner"])
         self.refiner.eval().requires_grad_(False)
         self.floor = float(state["floor"])
+
+
+def slowly(frames: Tensor) -> Tensor:
+    """(2 steps, n_mels) -> (steps, n_mels): averages over the steps around each, fewer of them near the ends."""
+    steps = frames.unflatten(0, (-1, STRIDE)).mean(1)
+    size = 2 * SLOW + 1
+    return F.avg_pool1d(steps.T[None], size, stride=1, padding=SLOW, count_include_pad=False)[0].T

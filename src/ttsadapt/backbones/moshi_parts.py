@@ -17,6 +17,15 @@ SIGNATURES = {"Moshi": ("decoder.model.layers.*", "depth_decoder.lm_heads.weight
 LAYOUT = Layout("Moshi", Place, optional=("audio_encoder.*",))
 
 
+class PerLevelLinear(MoshiFlexibleLinear):
+    """One product a level. transformers' own copies the weights of all levels for every frame: nine tenths of a training step."""
+
+    def forward(self, x: Tensor, layer_idx: Tensor | None = None) -> Tensor:
+        """(F, N or 1, D) -> (F, N, O), by the weights of the N levels of `layer_idx`"""
+        weight = self.weight if layer_idx is None else self.weight.index_select(0, layer_idx)  # (N, O, D)
+        return torch.bmm(x.expand(-1, len(weight), -1).transpose(0, 1), weight.mT).transpose(0, 1)
+
+
 class Streams(MoshiForConditionalGeneration):
     """transformers' model without the codec inside."""
 
@@ -30,6 +39,9 @@ class Streams(MoshiForConditionalGeneration):
         self.depth_decoder = MoshiDepthDecoder._from_config(config.depth_decoder_config)
         self.num_codebooks = config.num_codebooks
         self.post_init()
+        for module in self.depth_decoder.modules():
+            if isinstance(module, MoshiFlexibleLinear):
+                module.__class__ = PerLevelLinear
 
 
 class Speaker:

@@ -13,13 +13,14 @@ import torch.nn.functional as F
 from peft import LoraConfig, inject_adapter_in_model
 from safetensors.torch import load_file, save_file
 from transformers import MoshiConfig, MoshiForConditionalGeneration
+from transformers.models.moshi.modeling_moshi import MoshiFlexibleLinear
 
 from frames_toys import MIMI, Buckets, mimi, recorded
 from ttsadapt.adapters import match
 from ttsadapt.backbones.base import Request
 from ttsadapt.backbones.moshi import Moshi
 from ttsadapt.backbones.moshi_frontend import MoshiFrontend, PhoneMonologue
-from ttsadapt.backbones.moshi_parts import Speaker
+from ttsadapt.backbones.moshi_parts import PerLevelLinear, Speaker
 from ttsadapt.codecs.mimi import MimiCodec
 from ttsadapt.data.utterance import Phone
 from ttsadapt.errors import CheckpointError, ConfigError, DataError, TooLong
@@ -307,3 +308,22 @@ def test_the_official_size_is_transformers_own():
         theirs = MoshiForConditionalGeneration(MoshiConfig(audio_encoder_config={"model_type": "mimi"}, depth_decoder_config={}))
     shapes = {n: p.shape for n, p in theirs.named_parameters() if not n.startswith("audio_encoder.")}
     assert {n.removeprefix("lm."): p.shape for n, p in ours.named_parameters()} == shapes
+
+
+@torch.no_grad()
+def test_linears_of_the_levels_say_what_transformers_own_say():
+    torch.manual_seed(0)
+    theirs = MoshiFlexibleLinear(6, 5, 4)
+    ours = PerLevelLinear(6, 5, 4)
+    ours.load_state_dict(theirs.state_dict())
+    x = torch.randn(7, 4, 6)
+    torch.testing.assert_close(ours(x), theirs(x))
+    for levels in ([0, 1, 2], [3], [2, 0]):
+        index = torch.tensor(levels)
+        torch.testing.assert_close(ours(x[:, : len(levels)], index), theirs(x[:, : len(levels)], index))
+        torch.testing.assert_close(ours(x[:, :1], index), theirs(x[:, :1], index))
+
+
+def test_every_linear_of_the_levels_is_ours(model):
+    kinds = {type(m) for m in model.lm.modules() if isinstance(m, MoshiFlexibleLinear)}
+    assert kinds == {PerLevelLinear}

@@ -14,12 +14,13 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ttsadapt.codecs.griffin_lim import GriffinLim
+from ttsadapt.codecs.levels import LevelTokens
 from ttsadapt.codecs.mel import MelSpectrogram
 from ttsadapt.data.utterance import Phone
 from ttsadapt.errors import CheckpointError, ConfigError, DataError
 
 
-class KMeansCodec:
+class KMeansCodec(LevelTokens):
     """`levels` tokens for every `stack` frames; level l's code c is token l * codewords + c."""
 
     def __init__(
@@ -51,27 +52,13 @@ class KMeansCodec:
         self.codebooks: list[Tensor] = []
 
     @property
-    def sample_rate(self) -> int:
-        return self.mel.sample_rate
-
-    @property
     def levels(self) -> int:
         return len(self.bands)
-
-    @property
-    def tokens(self) -> int:
-        """How many different tokens there are."""
-        return self.levels * self.codewords
 
     @property
     def rate(self) -> float:
         """Tokens a second."""
         return self.sample_rate / self.mel.hop / self.stack * self.levels
-
-    def allowed(self, position: int) -> range:
-        """Tokens that can stand at this position of an utterance."""
-        level = position % self.levels
-        return range(level * self.codewords, (level + 1) * self.codewords)
 
     def fit(self, recordings: Iterable[Tensor], phones: Sequence[Sequence[Phone]] | None = None) -> None:
         """Cluster the frames of recordings (samples,), with a progress bar; phones play no part. DataError when they are too few."""
@@ -97,10 +84,6 @@ class KMeansCodec:
                 residual[..., start:stop] -= codebook[nearest(part, codebook)].unflatten(1, (self.stack, -1))
                 self.codebooks.append(codebook)
 
-    def encode(self, audio: Tensor) -> Tensor:
-        """(samples,) -> (steps * levels,) long; the length is rounded to the nearest whole step."""
-        return (self.codes(audio) + torch.arange(self.levels) * self.codewords).flatten()
-
     def codes(self, audio: Tensor) -> Tensor:
         """(samples,) -> (steps, levels) long, each in 0 .. codewords - 1."""
         return self.quantise(self.mel(audio))
@@ -114,22 +97,6 @@ class KMeansCodec:
             codes.append(nearest(residual[..., start:stop].flatten(1), codebook))
             residual[..., start:stop] -= codebook[codes[-1]].unflatten(1, (self.stack, -1))
         return torch.stack(codes, dim=1)
-
-    def decode(self, tokens: Tensor) -> Tensor:
-        """(steps * levels,) -> (samples,) in [-1, 1]; tokens after the last whole step are ignored.
-
-        DataError when a token stands where one of another level must be.
-        """
-        codes = tokens[: len(tokens) // self.levels * self.levels].view(-1, self.levels) - torch.arange(self.levels) * self.codewords
-        if len(codes) and not (int(codes.min()) >= 0 and int(codes.max()) < self.codewords):
-            raise DataError(f"speech tokens are out of turn: position p must hold a token of level p % {self.levels}")
-        return self.decode_codes(codes)
-
-    def decode_codes(self, codes: Tensor) -> Tensor:
-        """(steps, levels) -> (samples,); silence when it is too short for one window of the vocoder."""
-        mel = self.decode_mel(codes)
-        samples = max(0, len(mel) - 1) * self.mel.hop
-        return self.vocoder(mel) if samples > self.mel.n_fft // 2 else torch.zeros(samples)
 
     @torch.no_grad()
     def decode_mel(self, codes: Tensor) -> Tensor:

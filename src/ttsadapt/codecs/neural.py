@@ -17,11 +17,12 @@ from tqdm import tqdm
 from ttsadapt.codecs.convolutions import ResidualUnit, cut
 from ttsadapt.codecs.griffin_lim import GriffinLim
 from ttsadapt.codecs.kmeans import KMeansCodec
+from ttsadapt.codecs.levels import LevelTokens
 from ttsadapt.codecs.mel import MelSpectrogram
 from ttsadapt.codecs.semantic import STRIDE, SemanticCodec
 from ttsadapt.codecs.warping import warped
 from ttsadapt.data.utterance import Phone
-from ttsadapt.errors import ConfigError, DataError
+from ttsadapt.errors import ConfigError
 from ttsadapt.reproducible import reproducible
 
 SLOW = 12
@@ -54,7 +55,7 @@ class Refiner(nn.Module):
         return mel + self.closing(self.body(hidden)).mT * self.std
 
 
-class NeuralCodec:
+class NeuralCodec(LevelTokens):
     """25 steps a second of `levels` codes 0 .. codewords - 1; code c of level l is token l * codewords + c."""
 
     def __init__(
@@ -79,7 +80,7 @@ class NeuralCodec:
             raise ConfigError(f"codec.levels={levels}: give at least 3, of one level is SemanticCodec")
         self.mel = mel or MelSpectrogram(hop=320)
         self.vocoder = vocoder or GriffinLim(self.mel)
-        self.levels, self.codewords, self.steps, self.lr, self.seed = levels, codewords, steps, lr, seed
+        self.codewords, self.steps, self.lr, self.seed = codewords, steps, lr, seed
         self.dynamic_range = dynamic_range
         self.semantic = SemanticCodec(codewords, width=width, steps=semantic_steps, lr=lr, seed=seed, mel=self.mel, voiced=False)
         everything, envelope = (0, self.mel.n_mels), levels // 2
@@ -90,23 +91,13 @@ class NeuralCodec:
         self.floor = -torch.inf
 
     @property
-    def sample_rate(self) -> int:
-        return self.mel.sample_rate
-
-    @property
-    def tokens(self) -> int:
-        """How many different tokens there are."""
-        return self.levels * self.codewords
+    def levels(self) -> int:
+        return 2 + self.rest.levels
 
     @property
     def rate(self) -> float:
         """Tokens a second, all levels counted."""
         return self.semantic.rate * self.levels
-
-    def allowed(self, position: int) -> range:
-        """Tokens that can stand at this position of an utterance."""
-        level = position % self.levels
-        return range(level * self.codewords, (level + 1) * self.codewords)
 
     # Learning ----------------------------------------------------------------------------------------------------------
 
@@ -177,26 +168,6 @@ class NeuralCodec:
         """(samples,) -> (steps, levels) long, each in 0 .. codewords - 1; the length is rounded to whole steps."""
         mel = self.mel(audio).clamp_min(self.floor)
         return self._quantised(mel, self.semantic.quantise(mel))
-
-    def encode(self, audio: Tensor) -> Tensor:
-        """(samples,) -> (steps * levels,) tokens"""
-        return (self.codes(audio) + torch.arange(self.levels) * self.codewords).flatten()
-
-    def decode(self, tokens: Tensor) -> Tensor:
-        """(steps * levels,) -> (samples,) in [-1, 1]; tokens after the last whole step are ignored.
-
-        DataError when a token stands where one of another level must be.
-        """
-        codes = tokens[: len(tokens) // self.levels * self.levels].view(-1, self.levels) - torch.arange(self.levels) * self.codewords
-        if len(codes) and not (int(codes.min()) >= 0 and int(codes.max()) < self.codewords):
-            raise DataError(f"speech tokens are out of turn: position p must hold a token of level p % {self.levels}")
-        return self.decode_codes(codes)
-
-    def decode_codes(self, codes: Tensor) -> Tensor:
-        """(steps, levels) -> (samples,); silence when it is too short for one window of the vocoder."""
-        mel = self.decode_mel(codes)
-        samples = max(0, len(mel) - 1) * self.mel.hop
-        return self.vocoder(mel) if samples > self.mel.n_fft // 2 else torch.zeros(samples)
 
     @torch.no_grad()
     def decode_mel(self, codes: Tensor) -> Tensor:

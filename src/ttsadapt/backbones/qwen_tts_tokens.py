@@ -45,7 +45,7 @@ class VoicedCodec(Codec, Protocol):
 
 
 def must_be_told(codec: Codec) -> TypeGuard[VoicedCodec]:
-    return hasattr(codec, "voice_size")
+    return bool(getattr(codec, "voice_size", 0))
 
 
 class SpeechTokenFrontend(Frontend):

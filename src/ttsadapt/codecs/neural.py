@@ -125,7 +125,7 @@ class NeuralCodec(LevelTokens):
         return mel[torch.arange(len(said)).clamp_max(len(mel) - 1)] - said
 
     def _said(self, first: Tensor) -> Tensor:
-        return self.semantic.decode_mel(first, torch.zeros(0))
+        return self.semantic.decode_mel(first)
 
     def _sung(self, voice: Tensor) -> Tensor:
         """(steps, 0 or 1) codes of the second level -> (2 steps, n_mels)"""

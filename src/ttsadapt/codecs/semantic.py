@@ -59,10 +59,12 @@ class Network(nn.Module):
         """(B, T, n_mels), T even -> (B, T / 2, D)"""
         return self.encoder(mel.mT).mT
 
-    def decode(self, latent: Tensor, voice: Tensor) -> Tensor:
+    def decode(self, latent: Tensor, voice: Tensor | None) -> Tensor:
         """(B, S, D), (B, E) -> (B, 2 S, n_mels)"""
         x = self.opening(latent.mT)
         if self.voice is not None:
+            if voice is None:
+                raise DataError("this codec's tokens do not say whose voice it is: decode(tokens, voice)")
             x = x + self.voice(voice)[..., None]
         return self.closing(_unfolded(self.unfold(self.body(x)))).mT
 
@@ -150,7 +152,8 @@ class SemanticCodec:
         return labels
 
     def _train(self, network: Network, mels: Sequence[Tensor], labels: Sequence[Tensor]) -> None:
-        relative, voices = [_relative(m) for m in mels], torch.stack([_voice(m) for m in mels])
+        relative = [_relative(m) for m in mels]
+        voices = torch.stack([_voice(m) for m in mels]) if self.voice_size else None
         target = mels if self.voice_size else relative
         likely = torch.tensor([float(len(m)) for m in mels])
         optimizer = torch.optim.AdamW(network.parameters(), self.lr, weight_decay=0.01)
@@ -164,7 +167,7 @@ class SemanticCodec:
             if step == 0:
                 network.quantiser.start(latent.detach().flatten(0, 1))
             quantised, commitment = network.quantiser(latent)
-            loss = F.l1_loss(network.decode(quantised, voices[rows]), wanted) + COMMITMENT * commitment
+            loss = F.l1_loss(network.decode(quantised, None if voices is None else voices[rows]), wanted) + COMMITMENT * commitment
             if labels:
                 told = torch.stack([cut(labels[i], s, SEGMENT) for i, s in zip(rows, starts)])[..., 0]
                 loss = loss + PHONES * F.cross_entropy(network.spoken(quantised).flatten(0, 1), told.flatten(), ignore_index=-100)
@@ -192,14 +195,14 @@ class SemanticCodec:
         return _voice(self._scaled(self.mel(audio)))
 
     @torch.no_grad()
-    def decode_mel(self, tokens: Tensor, voice: Tensor) -> Tensor:
-        """(steps,), (E,) -> (2 steps, n_mels) nats"""
+    def decode_mel(self, tokens: Tensor, voice: Tensor | None = None) -> Tensor:
+        """(steps,), (E,) -> (2 steps, n_mels) nats; of a codec that is told no voice, without one."""
         network = self._fitted()
         if not len(tokens):
             return torch.zeros(0, self.mel.n_mels)
-        return network.decode(network.quantiser.codebook[tokens][None], voice[None])[0] * self.std + self.mean
+        return network.decode(network.quantiser.codebook[tokens][None], None if voice is None else voice[None])[0] * self.std + self.mean
 
-    def decode(self, tokens: Tensor, voice: Tensor) -> Tensor:
+    def decode(self, tokens: Tensor, voice: Tensor | None = None) -> Tensor:
         """(steps,), (E,) -> (samples,) in [-1, 1]; silence when it is too short for one window of the vocoder."""
         mel = self.decode_mel(tokens, voice)
         samples = max(0, len(mel) - 1) * self.mel.hop

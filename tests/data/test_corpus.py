@@ -100,7 +100,7 @@ def test_no_sentence_in_two_splits_of_the_default_corpus():
     for one, other in combinations(("train", "valid", "test"), 2):
         assert not by_split[one] & by_split[other]
     assert seen == {
-        "source.train": 1300,
+        "source.train": 2600,
         "source.valid": 56,
         "source.test": 56,
         "target.train": 140 * 25,
@@ -110,7 +110,7 @@ def test_no_sentence_in_two_splits_of_the_default_corpus():
         "unseen.train": 16,
         "unseen.test": 21,
     }
-    assert len({line.text for line in Embedded().script() if line.part == "source.train"}) == 1300
+    assert len({line.text for line in Embedded().script() if line.part == "source.train"}) == 2600
 
 
 def test_voices_and_emotions_are_crossed_and_the_target_is_absent_from_the_source():

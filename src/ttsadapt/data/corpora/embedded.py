@@ -39,7 +39,7 @@ class Embedded(Corpus):
         target_voices: int = 1,
         target_pool: Sequence[str] = TARGET_POOL,
         target_emotions: Mapping[str, Mapping[str, float]] | None = None,
-        source_train: int = 1300,
+        source_train: int = 2600,
         source_valid: int = 56,
         source_test: int = 56,
         target_train: int = 140,

@@ -70,6 +70,7 @@ class Csm(Backbone):
         batch: int = 16,
         codec_embedding: bool = False,
         minimum_risk: bool = False,
+        semantic_feedback: bool = False,
         watermark: Watermark | None = None,
         config: CsmConfig | None = None,
     ) -> None:
@@ -78,14 +79,15 @@ class Csm(Backbone):
         `semantic_weight`, `acoustic_weight`: of a single code; 31 to 1 gives either head half of the loss when there are 32 levels.
         `temperature`s of the two kinds of codes, 0: greedy. `top_k` 0: all codes. `batch`: utterances synthesised at once.
         `minimum_risk`: acoustic codes are the codewords nearest to the expected ones, instead of drawn; needs `reserve_end`, for a
-        frame that ends the speech is one of codes 0 otherwise. `codec_embedding`: a new model knows from the start which codewords
-        sound alike. `watermark` is put on all that is synthesised; without one nothing is marked. `config`: a released model's own,
+        frame that ends the speech is one of codes 0 otherwise. `semantic_feedback`: of the frames that it says itself the model hears
+        the semantic codes only, which it is surest of; of a context all. `codec_embedding`: a new model knows from the start which
+        codewords sound alike. `watermark` is put on all that is synthesised; without one nothing is marked. `config`: a released model's own,
         the sizes above are then not looked at.
         """
         super().__init__()
         self.frontend, self.sample_rate = frontend, frontend.codec.sample_rate
         self.temperature, self.acoustic_temperature, self.top_k, self.batch = temperature, acoustic_temperature, top_k, batch
-        self.watermark, self.minimum_risk = watermark, minimum_risk
+        self.watermark, self.minimum_risk, self.semantic_feedback = watermark, minimum_risk, semantic_feedback
         if minimum_risk and not frontend.shift:
             raise ConfigError("backbone.minimum_risk needs backbone.frontend.reserve_end=true")
         if config is None:
@@ -121,7 +123,7 @@ class Csm(Backbone):
     def forward(self, batch: Batch) -> Heads:
         """The state before a frame says its semantic code, and with the codes so far, in the depth decoder, its acoustic ones."""
         states = self.lm.backbone_model(
-            inputs_embeds=self.embedded(batch["text"], batch["codes"], batch.get("heard") if self.training else None),
+            inputs_embeds=self.embedded(batch["text"], batch["codes"], self._heard(batch)),
             attention_mask=causal(batch["mask"]),
             position_ids=batch["positions"],
             use_cache=False,
@@ -137,8 +139,20 @@ class Csm(Backbone):
         )  # fmt: skip
         return {"semantic": spoken, "acoustic": coloured}
 
+    def _heard(self, batch: Batch) -> Tensor | None:
+        """Which codes are heard, (B, T, K) or (B, T, 1); None: all."""
+        dropped = batch.get("heard") if self.training else None
+        if not self.semantic_feedback:
+            return dropped
+        own = self.own(batch["labels"][..., :1] < 0)
+        return own if dropped is None else own & dropped
+
+    def own(self, context: Tensor) -> Tensor:
+        """(B, T, 1) which frames are not the model's own -> (B, T, K) which codes it hears under `semantic_feedback`."""
+        return context | (torch.arange(self.levels, device=context.device) == 0)
+
     def embedded(self, text: Tensor, codes: Tensor, heard: Tensor | None = None) -> Tensor:
-        """(B, T), (B, T, K) -> (B, T, H): a row for a piece of text, the sum over levels for a frame, over those `heard` (B, T, K)."""
+        """(B, T), (B, T, K) -> (B, T, H): a row for a piece of text, the sum over levels for a frame, over those `heard` (B, T, K or 1)."""
         said = self.lm.embed_text_tokens(text.clamp_min(0))
         table = self.lm.backbone_model.embed_tokens
         if heard is None:
@@ -208,8 +222,10 @@ class Csm(Backbone):
                     cache.batch_select_indices(rows)
                     mask, frames, position, active = mask[rows], frames[rows], position[rows], [active[k] for k in going]
                 mask, position = F.pad(mask, (0, 1), value=True), position + 1
+                frames, speech = frames[:, None], torch.full_like(frames[:, :1], -1)
+                heard = self.own(torch.zeros_like(frames[..., :1], dtype=torch.bool)) if self.semantic_feedback else None
                 state = self.lm.backbone_model(
-                    inputs_embeds=self.lm.backbone_model.embed_tokens(frames[:, None]),
+                    inputs_embeds=self.embedded(speech, frames, heard),
                     attention_mask=mask, position_ids=position[:, None], past_key_values=cache, use_cache=True,
                 ).last_hidden_state[:, -1]  # fmt: skip
         none = torch.zeros(0, self.levels, dtype=torch.long)

@@ -58,7 +58,6 @@ class CsmFrontend(Frontend):
         reserve_end: bool = False,
         paced_positions: bool = False,
         dropped: float = 0.0,
-        muted: float = 0.0,
         recordings: int = 1200,
         hop: int = 256,
     ) -> None:
@@ -67,14 +66,13 @@ class CsmFrontend(Frontend):
 
         `reserve_end`: codes are counted from 1, so that 0 means the end and nothing else; Mimi's are counted from 0 in CSM.
         `paced_positions`: symbols and frames of a turn are numbered side by side, see `Pacing`; CSM's run from left to right. Every
-        symbol of the text must be an id of its own. `dropped`: share of the learnt frames that a model in training does not hear;
-        `muted`: of the others, those of which it hears only the semantic code, for what it says itself is surest there.
+        symbol of the text must be an id of its own. `dropped`: share of the learnt frames that a model in training does not hear.
         `recordings`: how many the codec is fitted on. `hop`: samples of a frame, for counting only.
         """
         self.codec, self.text, self.max_tokens, self.depth_share = codec, text, max_tokens, depth_share
         self.context, self.recordings, self.hop = context, recordings, hop
         self.pacing = Pacing() if paced_positions else None
-        self.dropped, self.muted = dropped, muted
+        self.dropped = dropped
         self.shift = int(reserve_end)
         self.voices = Voices(seconds=reference_seconds)
         self.pace = (0.0, 0.0, 0.0)
@@ -231,7 +229,7 @@ class CsmFrontend(Frontend):
     def collate(self, items: Sequence[dict[str, Tensor]]) -> Batch:
         """`text` (B, T), `codes` and `labels` (B, T, K), `positions` (B, T), `mask` (B, T) bool, padded on the right, `speaker` (B, 0).
 
-        With `dropped` or `muted` also `heard` (B, T, K) bool. `semantic` (N,) and `acoustic` (M,) are flat indices into B * T of the
+        With `dropped` also `heard` (B, T, 1) bool. `semantic` (N,) and `acoustic` (M,) are flat indices into B * T of the
         frames whose codes are learnt.
         """
         labels = right_padded([drawn_labels(i["codes"], i["learnt"], self.depth_share) for i in items], IGNORED)
@@ -239,15 +237,9 @@ class CsmFrontend(Frontend):
         mask = right_padded([torch.ones_like(i["text"], dtype=torch.bool) for i in items], False)
         semantic, acoustic = supervised_at(labels)
         alone = {"frames": torch.stack([i["frames"] for i in items]), "speaker": torch.zeros(len(items), 0)}
-        if self.dropped or self.muted:
-            alone["heard"] = self._heard(labels)
+        if self.dropped:  # drawn anew for every batch; the context is always heard
+            alone["heard"] = (torch.rand(*labels.shape[:2], 1) >= self.dropped) | (labels[..., :1] < 0)
         return padded | alone | {"labels": labels, "mask": mask, "semantic": semantic, "acoustic": acoustic}
-
-    def _heard(self, labels: Tensor) -> Tensor:
-        """(B, T, K) labels -> which codes a model in training hears, drawn anew; those of the context, always."""
-        context, draws = labels[..., :1] < 0, torch.rand(2, *labels.shape[:2], 1)
-        whole = (draws[1] >= self.muted) | (torch.arange(self.codec.levels) == 0)
-        return (draws[0] >= self.dropped) & whole | context
 
 
 def context(request: Request) -> list[Turn]:

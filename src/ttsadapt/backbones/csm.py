@@ -78,11 +78,11 @@ class Csm(Backbone):
 
         `semantic_weight`, `acoustic_weight`: of a single code; 31 to 1 gives either head half of the loss when there are 32 levels.
         `temperature`s of the two kinds of codes, 0: greedy. `top_k` 0: all codes. `batch`: utterances synthesised at once.
-        `minimum_risk`: acoustic codes are the codewords nearest to the expected ones, instead of drawn; needs `reserve_end`, for a
-        frame that ends the speech is one of codes 0 otherwise. `semantic_feedback`: of the frames that it says itself the model hears
-        the semantic codes only, which it is surest of; of a context all. `codec_embedding`: a new model knows from the start which
-        codewords sound alike. `watermark` is put on all that is synthesised; without one nothing is marked. `config`: a released model's own,
-        the sizes above are then not looked at.
+        `minimum_risk`: acoustic codes are the codewords nearest to the expected ones, instead of drawn; needs `reserve_end`,
+        for a frame that ends the speech is one of codes 0 otherwise. `semantic_feedback`: of the frames that it says itself the
+        model hears the semantic codes only, which it is surest of; of a context all. `codec_embedding`: a new model knows from
+        the start which codewords sound alike. `watermark` is put on all that is synthesised; without one nothing is marked.
+        `config`: a released model's own, the sizes above are then not looked at.
         """
         super().__init__()
         self.frontend, self.sample_rate = frontend, frontend.codec.sample_rate

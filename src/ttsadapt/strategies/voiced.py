@@ -39,7 +39,7 @@ class Voiced(Strategy):
     def study(self, study: Study) -> None:
         self._seed = int(torch.randint(2**31, (1,), generator=study.generator))
         self._backbone = (study.backbone,)
-        with torch.no_grad():
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):  # what a batch leaves to chance is nobody else's business
             speaker = study.target.collate(study.target.ids[:1])["speaker"]
             self.voice_size = study.backbone.voice_vector(speaker.to(_device(study.backbone))).shape[1]
         if self.voice_size == 0:

@@ -17,8 +17,11 @@ from ttsadapt.backbones import official
 from ttsadapt.backbones.base import Request, Slot, distinct
 from ttsadapt.backbones.hypertts import HyperTTSBackbone
 from ttsadapt.backbones.parts import FFTBlock, VariancePredictor
+from ttsadapt.backbones.speakers import SpeakerStatistics
 from ttsadapt.codecs.mel import MelSpectrogram
+from ttsadapt.data.audio import save
 from ttsadapt.data.features import FeatureSet
+from ttsadapt.data.utterance import Utterance
 from ttsadapt.errors import CheckpointError, ConfigError, DataError
 from ttsadapt.heads import task_loss
 from ttsadapt.learner import Learner, adapt
@@ -78,14 +81,14 @@ class Rebuilt(FeatureSet):
         return VoicedFrontend()(utterance)
 
 
-def learner_of(folder, strategies, backbone=None):
+def learner_of(folder, strategies, backbone=None, voices=()):
     """As a run builds it, on a toy and its data."""
     backbone = backbone or Voiced().eval()
     made = dataset(folder)
     features = Rebuilt(made.folder, VoicedFrontend(), list(made.utterances.values()), made.origin)
 
     def look(name):
-        return Study(backbone, features, features, folder, 0, generator(0, name))
+        return Study(backbone, features, features, folder, 0, generator(0, name), voices)
 
     claims = adapt(backbone, strategies, look)
     return Learner(backbone, strategies, claims, partial(torch.optim.AdamW, lr=1e-2)), features
@@ -393,11 +396,54 @@ def test_which_rows_are_in_one_voice():
     assert found["voice_first"] == [0, 1, 3] and found["voice_index"].tolist() == [0, 1, 0, 2]
 
 
-def test_nobody_knows_a_voice_without_recordings(tmp_path):
-    class Mute(Voiced):
-        def voice_vector(self, speaker):
-            return speaker[:, :0]
+class Mute(Voiced):
+    """A backbone that is told nothing about the voice."""
 
+    def voice_vector(self, speaker):
+        return speaker[:, :0]
+
+
+def recordings(folder, speakers) -> list[Utterance]:
+    """Half a second of each: harmonics of a pitch of its own."""
+    made, t = [], torch.arange(8000) / 16000
+    for name in speakers:
+        k = int(name[1:])
+        wave = sum(torch.sin(2 * torch.pi * (110 + 45 * k) * n * t) / n ** (1 + 0.2 * k) for n in range(1, 12))
+        save(folder / f"{name}.wav", 0.1 * wave, 16000)
+        made.append(Utterance(f"{name}-1", folder / f"{name}.wav", "a text", name, "neutral"))
+    return made
+
+
+def test_a_backbone_without_voice_vectors_gets_them_from_recordings(tmp_path):
+    known, (stranger,) = recordings(tmp_path, ["s0", "s1", "s2", "s3"]), recordings(tmp_path, ["s7"])
+    hyper = Hyper(bottleneck=4)
+    learner, features = learner_of(tmp_path, {"hyper": hyper}, Mute().eval(), known)
+    batch = features.collate(features.ids[:6])
+    losses = train(learner, batch)
+    assert losses[-1] < losses[0] - 0.01
+    loud(hyper)
+    asked = requests_of(features, ["s0", "s1", "s7"])
+    with pytest.raises(DataError, match="'s7' is unknown, there are s0, s1, s2, s3: enroll"):
+        learner.backbone.synthesize(asked)
+    before = copy.deepcopy(learner.changed_state())
+    hyper.enroll([stranger])
+    waves = learner.backbone.synthesize(asked)
+    torch.testing.assert_close(waves[2], learner.backbone.synthesize(asked[2:])[0])
+    assert all((waves[i] - waves[j]).abs().max() > 1e-3 for i, j in ((0, 1), (0, 2), (1, 2)))
+    assert all(torch.equal(before[n], v) for n, v in learner.changed_state().items()), "nothing trained, nothing more to save"
+
+
+def test_vectors_of_voices_are_measured_once(tmp_path, monkeypatch):
+    known = recordings(tmp_path, ["s0", "s1", "s2", "s3"])
+    first, second = Hyper(), Hyper()
+    learner_of(tmp_path, {"hyper": first}, Mute(), known)
+    monkeypatch.setattr(SpeakerStatistics, "measure", lambda *_: pytest.fail("measured again"))
+    learner_of(tmp_path, {"hyper": second}, Mute(), known)
+    assert first._table.keys() == second._table.keys() == {"s0", "s1", "s2", "s3"}
+    assert all(torch.equal(first._table[n], second._table[n]) for n in first._table)
+
+
+def test_nobody_knows_a_voice_without_recordings(tmp_path):
     with pytest.raises(DataError, match="no training recordings") as error:
         learner_of(tmp_path, {"hyper": Hyper()}, Mute())
     assert "\n" not in str(error.value)

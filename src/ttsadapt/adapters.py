@@ -2,10 +2,14 @@
 
 peft puts the layer `x` inside an adapter: `x.weight` becomes `x.base_layer.weight`, beside `x.lora_A...`. Everything here
 speaks of `x.weight`, whether the layer is bare or adapted.
+
+A `Follower` changes what a module gives, not its weights: it belongs to its strategy and hangs on the module, so all names stay as
+they were, and no weight is equivalent to it.
 """
 
 from collections import Counter
 from collections.abc import Collection, Iterable, Sequence
+from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from operator import attrgetter
 from typing import Any
@@ -15,10 +19,78 @@ from peft.tuners.lora import LoraLayer
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
-from ttsadapt.errors import ConfigError
+from ttsadapt.backbones.base import Backbone
+from ttsadapt.errors import CheckpointError, ConfigError
 
 Adapter = Any
 """A module that is a peft `LoraLayer`: a mixin, whose type knows neither modules nor `get_delta_weight`."""
+
+
+class Follower(nn.Module):
+    """An adapter that stands behind a module: (B, T, C) -> (B, T, C) at every position by itself, so caches of decoding stay true."""
+
+    enabled = True
+    """False: what it follows passes unchanged (a teacher is the model with its adapters off)"""
+
+    def after(self, x: Tensor, given: Tensor) -> Tensor:
+        """(B, T, C) that the module made of `given`, its first argument -> the same shape."""
+        raise TypeError(f"{type(self).__name__} follows nothing")
+
+    def hang(self, module: nn.Module) -> None:
+        """Stand behind `module`; a copy of the module takes a copy of its follower along."""
+        module.register_forward_hook(self._follow)
+
+    def _follow(self, module: nn.Module, arguments: tuple[Any, ...], output: Any) -> Any:
+        if not self.enabled:
+            return output
+        if isinstance(output, tuple):
+            return (self.after(output[0], arguments[0]), *output[1:])
+        return self.after(output, arguments[0])
+
+
+def followers(backbone: nn.Module) -> list[Follower]:
+    """Those that stand behind any of its modules, in the model's order."""
+    hooks = (hook for module in backbone.modules() for hook in module._forward_hooks.values())
+    owners = (getattr(hook, "__self__", None) for hook in hooks)
+    return [owner for owner in owners if isinstance(owner, Follower)]
+
+
+@dataclass(frozen=True)
+class Spot:
+    """Where one bottleneck goes."""
+
+    group: str
+    """of the backbone's slots"""
+    name: str
+    module: nn.Module
+    width: int
+
+
+def spots(backbone: Backbone, places: Sequence[str] | None, layers: Sequence[str] | None, key: str) -> dict[str, list[Spot]]:
+    """By group: behind which modules bottlenecks go, in the model's order. ConfigError, which names `key`, when nowhere.
+
+    `places`: groups of the backbone's slots, None for all; `layers`: globs over names of modules, None for all.
+    """
+    slots = backbone.slots
+    wrong = [place for place in places or () if place not in slots]
+    if wrong or not slots:
+        raise ConfigError(f"{key}.places={wrong}: {type(backbone).__name__} has {', '.join(slots) or 'no slots for bottlenecks'}")
+    found: dict[str, list[Spot]] = {}
+    for group, slot in slots.items():
+        if places is None or group in places:
+            names = [(n, m) for n, m in backbone.named_modules() if any(fnmatchcase(n, glob) for glob in slot.modules)]
+            found[group] = [Spot(group, n, m, slot.width) for n, m in names if _asked(n, layers)]
+    if not any(found.values()):
+        raise ConfigError(f"{key}.layers={list(layers or ())} matches none of the modules that a bottleneck may follow: {_slots(backbone)}")
+    return {group: mine for group, mine in found.items() if mine}
+
+
+def _asked(name: str, layers: Sequence[str] | None) -> bool:
+    return layers is None or any(fnmatchcase(name, glob) for glob in layers)
+
+
+def _slots(backbone: Backbone) -> str:
+    return "; ".join(f"{group}: {', '.join(slot.modules)}" for group, slot in backbone.slots.items())
 
 
 def match(backbone: nn.Module, globs: Sequence[str]) -> list[str]:
@@ -108,7 +180,16 @@ def adapter_of(backbone: nn.Module, name: str) -> Adapter | None:
 
 @torch.no_grad()
 def merged(backbone: nn.Module) -> dict[str, Tensor]:
-    """The state dict of the untouched architecture (original names, buffers included) with the adapters merged in."""
+    """The state dict of the untouched architecture (original names, buffers included) with the adapters merged in.
+
+    CheckpointError when an adapter stands behind a module: no weight of that architecture does what it does.
+    """
+    standing = followers(backbone)
+    if standing:
+        raise CheckpointError(
+            f"{len(standing)} adapters ({type(standing[0]).__name__}) have no merged weights, so this model has no released format: "
+            "train lora, csp, partial or full to export"
+        )
     adapted = _adapted(backbone)
     weights = effective_weights(backbone)
     state: dict[str, Tensor] = {}

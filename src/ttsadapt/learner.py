@@ -27,6 +27,9 @@ def adapt(backbone: Backbone, strategies: Mapping[str, Strategy], look: Look) ->
         strategy.study(look(name))
     for _, strategy in named:
         strategy.attach(backbone)
+    for _, strategy in named:
+        if type(strategy).condition is not Strategy.condition:
+            backbone.listen(strategy.condition)
     claims: dict[int, tuple[nn.Parameter, float | None]] = {}
     for _, strategy in named:
         for parameter in [*strategy.trainable(backbone), *strategy.parameters()]:
@@ -84,8 +87,6 @@ class Learner(L.LightningModule):
 
     def terms(self, batch: Batch) -> dict[str, Tensor]:
         """Named terms of the loss, each a () tensor."""
-        for strategy in self.strategies.values():
-            strategy.condition(batch)  # type: ignore[operator]
         heads = self.heads(batch)
         terms = task_loss(heads)
         for name, strategy in self.strategies.items():

@@ -136,7 +136,8 @@ def look(assembly: Assembly, name: str) -> Study:
     source = source_of(assembly)
     cache = assembly.cache / "studies" / f"{assembly.base.hash or _drawn(cfg)}-{assembly.corpus.folder.name}"
     cache.mkdir(parents=True, exist_ok=True)
-    return Study(assembly.base.backbone, source, learnt, cache, cfg.seed, generator(cfg.seed, name))
+    voices = [u for s in assembly.names() if s.endswith(".train") for u in assembly.utterances(s)]
+    return Study(assembly.base.backbone, source, learnt, cache, cfg.seed, generator(cfg.seed, name), voices)
 
 
 def _drawn(cfg: DictConfig) -> str:

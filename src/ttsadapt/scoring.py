@@ -104,8 +104,6 @@ def _divergence(tuned: Learner, untuned: Backbone, features: FeatureSet, frames:
     counts: dict[str, int] = {}
     for batch in features.batches(frames):
         batch = to_device(batch, tuned.device)
-        for strategy in tuned.strategies.values():
-            strategy.condition(batch)  # type: ignore[operator]
         ours, theirs = tuned.backbone(batch), untuned.to(tuned.device)(batch)
         for name, head in ours.items():
             sums[name] = sums.get(name, 0.0) + float(head.kl_per_position(theirs[name]).sum())

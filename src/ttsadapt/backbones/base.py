@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, ClassVar, Self
+from typing import Any, ClassVar, NamedTuple, Self
 
 import torch
 from torch import Tensor, nn
@@ -14,8 +14,11 @@ from ttsadapt.errors import CheckpointError
 from ttsadapt.heads import Heads
 
 Batch = dict[str, Any]
-"""Tensors of B padded utterances. Every batch has "ids" (list of B str), "speaker" (B, E) float and "origin" (B,) long:
-TARGET or SOURCE."""
+"""Tensors of B padded utterances. Every batch has "ids" (list of B str), "speaker" (B, E) float, "origin" (B,) long: TARGET or
+SOURCE, and what `distinct` says of its voices."""
+
+Listener = Callable[[Batch], None]
+"""is told before every pass whose voices it is in"""
 
 TARGET, SOURCE = 0, 1
 
@@ -45,6 +48,19 @@ class Request:
     seed: int = 0
     reference: Reference | None = None
     """for models that clone by going on from a recording"""
+    voice: str = ""
+    """name of the speaker, for what knows voices by name"""
+
+
+class Slot(NamedTuple):
+    """Modules of one width after which an adapter may stand: each gives (B, T, width), a row for each utterance of the batch.
+
+    Where a convolution gives (B, C, T) the module that follows its transposition is named.
+    """
+
+    width: int
+    modules: tuple[str, ...]
+    """globs over their names"""
 
 
 class Frontend(ABC):
@@ -95,6 +111,32 @@ class Backbone(nn.Module, ABC):
 
     frontend: Frontend
     sample_rate: int
+    listeners: tuple[Listener, ...] = ()
+
+    @property
+    def slots(self) -> dict[str, Slot]:
+        """Where bottlenecks go, by group; in a Transformer after each block's feed-forward, before the residual."""
+        return {}
+
+    def voice_vector(self, speaker: Tensor) -> Tensor:
+        """(B, E) vectors of voices -> (B, E') as the model itself takes them in."""
+        return speaker
+
+    def listen(self, listener: Listener) -> None:
+        """From now on `listener` is told of every batch before `forward`, and before `synthesize` speaks of who is speaking."""
+        if not self.listeners:
+            self.register_forward_pre_hook(_announce)
+        self.listeners = (*self.listeners, listener)
+
+    @torch.no_grad()
+    def announce(self, requests: Sequence[Request]) -> None:
+        """Tell the listeners whose voices the next rows are in: a batch without anything to predict."""
+        if self.listeners:
+            speaker, names = torch.stack([r.speaker for r in requests]), [r.voice for r in requests]
+            batch: Batch = {"ids": [r.id for r in requests], "speaker": speaker} | distinct(speaker, names)
+            batch = to_device(batch, next(self.parameters()).device)
+            for listener in self.listeners:
+                listener(batch)
 
     @property
     @abstractmethod
@@ -139,6 +181,24 @@ class Backbone(nn.Module, ABC):
     @abstractmethod
     def block_mask(self, batch: Batch, group: str) -> Tensor:
         """(B, T) bool: which positions of a block's output carry speech (layer analysis pools only these)."""
+
+
+def _announce(backbone: nn.Module, arguments: tuple[Batch]) -> None:
+    for listener in backbone.listeners:  # type: ignore[union-attr]
+        listener(arguments[0])
+
+
+def distinct(speaker: Tensor, names: Sequence[str]) -> Batch:
+    """Which rows of a batch are in the same voice: by their names and their vectors (B, E), which are on the CPU.
+
+    "voices": names (B,); "voice_first": S row numbers, the first of each distinct voice; "voice_index" (B,) long: which of the S
+    a row is in. Lists stay on the host, so that nobody has to ask the device how many voices there are.
+    """
+    keys = [(name, tuple(vector)) for name, vector in zip(names, speaker.tolist())]
+    first = {key: i for i, key in reversed(list(enumerate(keys)))}
+    order = sorted(first.values())
+    place = {keys[i]: s for s, i in enumerate(order)}
+    return {"voices": list(names), "voice_first": order, "voice_index": torch.tensor([place[key] for key in keys])}
 
 
 def supervised(batch: Batch, unit: str, origins: Sequence[int] = (TARGET, SOURCE)) -> float:

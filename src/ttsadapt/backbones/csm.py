@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import CsmConfig, DynamicCache
 
 from ttsadapt.backbones import official
-from ttsadapt.backbones.base import Backbone, Batch, Request
+from ttsadapt.backbones.base import Backbone, Batch, Request, Slot
 from ttsadapt.backbones.csm_frontend import CsmFrontend
 from ttsadapt.backbones.csm_parts import Llamas, check_fits, embed_codewords, layout, new_config
 from ttsadapt.backbones.decoding import in_batches, least_risk
@@ -117,6 +117,10 @@ class Csm(Backbone):
         return {"backbone": {str(i): layer for i, layer in enumerate(self.lm.backbone_model.layers)}}
 
     @property
+    def slots(self) -> dict[str, Slot]:
+        return {"backbone": Slot(self.lm.config.hidden_size, ("lm.backbone_model.layers.*.mlp",))}
+
+    @property
     def peft_root(self) -> nn.Module:
         return self.lm
 
@@ -184,7 +188,7 @@ class Csm(Backbone):
         return codec.decode_codes(codec.codes(audio.cpu()))
 
     def synthesize(self, requests: Sequence[Request], progress: Callable[[int], None] | None = None) -> list[Tensor]:
-        return in_batches(requests, self.batch, self.generate, lambda codes, _: self.sound(codes), progress)
+        return in_batches(self, requests, self.batch, self.generate, lambda codes, _: self.sound(codes), progress)
 
     def sound(self, codes: Tensor) -> Tensor:
         """(frames, K) -> (samples,), marked when there is a watermark; a frame of silence when nothing was said."""

@@ -153,6 +153,7 @@ class CsmFrontend(Frontend):
             utterance.language,
             seed=int(digest(utterance.id, 8), 16),
             reference=voice,
+            voice=utterance.speaker,
         )
 
     def prompt(self, request: Request) -> dict[str, Tensor]:

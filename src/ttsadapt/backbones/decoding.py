@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ttsadapt.backbones.base import Request
+from ttsadapt.backbones.base import Backbone, Request, distinct
 
 SHARPEST = 1e-3
 """temperatures below this pick the likeliest token"""
@@ -78,22 +78,35 @@ def uniforms(seed: int) -> Callable[[], float]:
 
 
 def in_batches(
+    model: Backbone,
     requests: Sequence[Request],
     size: int,
     generate: Callable[[Sequence[Request]], Sequence[Tensor]],
     sound: Callable[[Tensor, Request], Tensor],
     progress: Callable[[int], None] | None = None,
 ) -> list[Tensor]:
-    """Waveforms of `requests` in their order, said `size` at a time, like lengths together: `sound` makes audio of what `generate` says."""
+    """Waveforms of `requests` in their order, said `size` at a time, like lengths together: `sound` makes audio of what `generate` says.
+
+    Where somebody listens to who is speaking, a batch is in one voice: its rows may then end, or be doubled for guidance, without
+    anybody having to keep count of whose they are.
+    """
     audio: dict[int, Tensor] = {}
-    order = sorted(range(len(requests)), key=lambda i: len(requests[i].phones))
-    for start in range(0, len(order), size):
-        part = order[start : start + size]
+    for part in _parts(requests, size, apart=bool(model.listeners)):
+        model.announce([requests[i] for i in part])
         for i, said in zip(part, generate([requests[i] for i in part])):
             audio[i] = sound(said, requests[i])
         if progress:
             progress(len(part))
     return [audio[i] for i in range(len(requests))]
+
+
+def _parts(requests: Sequence[Request], size: int, apart: bool) -> list[list[int]]:
+    """Numbers of the requests of each batch, like lengths together; `apart`: only those in the same voice."""
+    groups: dict[int, list[int]] = {}
+    voices = distinct(torch.stack([r.speaker for r in requests]), [r.voice for r in requests])["voice_index"].tolist() if apart else ()
+    for i in sorted(range(len(requests)), key=lambda i: len(requests[i].phones)):
+        groups.setdefault(voices[i] if apart else 0, []).append(i)
+    return [mine[start : start + size] for mine in groups.values() for start in range(0, len(mine), size)]
 
 
 def least_risk(logits: Tensor, table: Tensor) -> Tensor:

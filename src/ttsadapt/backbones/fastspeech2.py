@@ -106,6 +106,10 @@ class FastSpeech2(ParallelBackbone):
         self.register_buffer("mel_mean", mean.clone())  # the decoder works in deviations, the mel is in nats
         self.register_buffer("mel_std", std.clone())
 
+    @property
+    def duration_predictor(self) -> tuple[str, VariancePredictor]:
+        return "variance_adaptor.duration", self.variance_adaptor.duration
+
     # Parts of a pass ---------------------------------------------------------------------------------------------------
 
     def encode(self, phones: Tensor, stress: Tensor, speaker: Tensor, emotion: Tensor, mask: Tensor) -> Tensor:

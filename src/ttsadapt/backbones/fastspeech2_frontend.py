@@ -170,7 +170,8 @@ class FastSpeech2Frontend(Frontend):
     def request(self, utterance: Utterance) -> Request:
         phones = tuple(p.symbol for p in utterance.phones) or tuple(phonemize(utterance.text, utterance.language))
         self.emotion(utterance.emotion)  # an unknown one is better refused before synthesis starts
-        return Request(utterance.id, phones, self.voice(utterance.speaker), utterance.emotion, utterance.language)
+        vector = self.voice(utterance.speaker)
+        return Request(utterance.id, phones, vector, utterance.emotion, utterance.language, voice=utterance.speaker)
 
     def voice(self, speaker: str) -> Tensor:
         """(E,) the conditioning vector."""

@@ -149,6 +149,10 @@ class HyperTTSBackbone(ParallelBackbone):
         self.weights, self.positions = dict(weights or {}), positions
         self.origin: Origin | None = None
 
+    @property
+    def duration_predictor(self) -> tuple[str, VariancePredictor]:
+        return "duration", self.duration
+
     # Parts of a pass ---------------------------------------------------------------------------------------------------
 
     def voice(self, speaker: Tensor, emotion: Tensor) -> Tensor:

@@ -247,7 +247,8 @@ class HyperTTSFrontend(FastSpeech2Frontend):
 
     def request(self, utterance: Utterance) -> Request:
         self.emotion(utterance.emotion)
-        return Request(utterance.id, self.spoken(utterance), self.voice(utterance.speaker), utterance.emotion, utterance.language)
+        spoken, vector = self.spoken(utterance), self.voice(utterance.speaker)
+        return Request(utterance.id, spoken, vector, utterance.emotion, utterance.language, voice=utterance.speaker)
 
     def emotion(self, name: str) -> int:
         return super().emotion(name) if self.with_emotions else 0

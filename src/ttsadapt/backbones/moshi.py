@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from transformers import DynamicCache, MoshiConfig
 
 from ttsadapt.backbones import official
-from ttsadapt.backbones.base import Backbone, Batch, Request
+from ttsadapt.backbones.base import Backbone, Batch, Request, Slot
 from ttsadapt.backbones.decoding import in_batches, least_risk
 from ttsadapt.backbones.frames import causal, choose, level_tables, right_padded, uniforms, weights
 from ttsadapt.backbones.moshi_frontend import MoshiFrontend
@@ -105,6 +105,10 @@ class Moshi(Backbone):
         return {"backbone": {str(i): layer for i, layer in enumerate(self.lm.decoder.model.layers)}}
 
     @property
+    def slots(self) -> dict[str, Slot]:
+        return {"backbone": Slot(self.lm.config.hidden_size, ("lm.decoder.model.layers.*.mlp",))}
+
+    @property
     def peft_root(self) -> nn.Module:
         return self.lm
 
@@ -172,7 +176,7 @@ class Moshi(Backbone):
         return codec.decode_codes(codec.codes(audio.cpu()))
 
     def synthesize(self, requests: Sequence[Request], progress: Callable[[int], None] | None = None) -> list[Tensor]:
-        return in_batches(requests, self.batch, self.generate, lambda codes, _: self.frontend.codec.decode_codes(codes), progress)
+        return in_batches(self, requests, self.batch, self.generate, lambda codes, _: self.frontend.codec.decode_codes(codes), progress)
 
     def generate(self, requests: Sequence[Request]) -> list[Tensor]:
         """(frames, K) codes for each request, sampled with key-value caches.

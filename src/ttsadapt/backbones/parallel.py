@@ -8,9 +8,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 
-from ttsadapt.backbones.base import Backbone, Batch, Request
+from ttsadapt.backbones.base import Backbone, Batch, Request, Slot
 from ttsadapt.backbones.fastspeech2_frontend import FastSpeech2Frontend
-from ttsadapt.backbones.parts import FFTStack, evaluating, sequence_mask
+from ttsadapt.backbones.parts import FFTStack, VariancePredictor, evaluating, sequence_mask
 from ttsadapt.errors import DataError
 from ttsadapt.heads import Continuous
 
@@ -25,6 +25,7 @@ class ParallelBackbone(Backbone):
     encoder: FFTStack
     decoder: FFTStack
     mel_linear: nn.Linear
+    speaker_projection: nn.Linear
     vocoder: Callable[[Tensor], Tensor]
     """(T, n_mels) nats -> (samples,)"""
     weights: Mapping[str, float]
@@ -36,6 +37,25 @@ class ParallelBackbone(Backbone):
     def blocks(self) -> dict[str, dict[str, nn.Module]]:
         stacks = {"encoder": self.encoder, "decoder": self.decoder}
         return {group: dict(stack.blocks.named_children()) for group, stack in stacks.items()}
+
+    @property
+    @abstractmethod
+    def duration_predictor(self) -> tuple[str, VariancePredictor]:
+        """Its name and itself."""
+
+    @property
+    def slots(self) -> dict[str, Slot]:
+        """As in HyperTTS: after each FFT block's feed-forward, and in the duration predictor after each ReLU, before its norm."""
+        (name, predictor), width = self.duration_predictor, self.mel_linear.in_features
+        return {
+            "encoder": Slot(width, ("encoder.blocks.*.ffn_dropout",)),
+            "duration": Slot(predictor.out.in_features, (f"{name}.activations.*",)),
+            "decoder": Slot(width, ("decoder.blocks.*.ffn_dropout",)),
+        }
+
+    def voice_vector(self, speaker: Tensor) -> Tensor:
+        """(B, E) -> (B, C), what joins the encoder's output."""
+        return self.speaker_projection(speaker)
 
     def block_mask(self, batch: Batch, group: str) -> Tensor:
         if group == "encoder":
@@ -52,6 +72,7 @@ class ParallelBackbone(Backbone):
         with evaluating(self):
             for start in range(0, len(order), self.together):
                 group = order[start : start + self.together]
+                self.announce([requests[i] for i in group])
                 for i, mel in zip(group, self.predict_mel([requests[i] for i in group])):
                     waves[i] = self.vocoder(mel).cpu()
                     if progress:

@@ -54,12 +54,12 @@ class FFTBlock(nn.Module):
         self.attention_norm = nn.LayerNorm(width)
         self.ffn = ConvFeedForward(width, hidden, kernel)
         self.ffn_norm = nn.LayerNorm(width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout, self.ffn_dropout = nn.Dropout(dropout), nn.Dropout(dropout)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:
         real = mask[..., None]
         x = self.attention_norm(x + self.dropout(self.attention(x, mask))) * real
-        return self.ffn_norm(x + self.dropout(self.ffn(x))) * real  # (B, T, C)
+        return self.ffn_norm(x + self.ffn_dropout(self.ffn(x))) * real  # (B, T, C)
 
 
 class PositionTable(nn.Module):
@@ -114,14 +114,15 @@ class VariancePredictor(nn.Module):
         super().__init__()
         sizes = [width, *[hidden] * layers]
         self.convs = nn.ModuleList(nn.Conv1d(a, b, kernel, padding=kernel // 2) for a, b in pairwise(sizes))
+        self.activations = nn.ModuleList(nn.ReLU() for _ in range(layers))  # apart, so that an adapter can follow each
         self.norms = nn.ModuleList(nn.LayerNorm(hidden, eps) for _ in range(layers))
         self.dropout = nn.Dropout(dropout)
         self.out = nn.Linear(hidden, outputs)
 
     def values(self, x: Tensor, mask: Tensor) -> Tensor:
         """(B, P, C) -> (B, P, outputs)."""
-        for conv, norm in zip(self.convs, self.norms):
-            x = self.dropout(norm(conv((x * mask[..., None]).mT).relu().mT))
+        for conv, activation, norm in zip(self.convs, self.activations, self.norms):
+            x = self.dropout(norm(activation(conv((x * mask[..., None]).mT).mT)))
         return self.out(x)
 
     def forward(self, x: Tensor, mask: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ class Block(nn.Module):
         self.linear1 = nn.Linear(width, hidden)
         self.linear2 = nn.Linear(hidden, width)
         self.norm1, self.norm2 = norm(width), norm(width)
-        self.dropout = nn.Dropout(dropout)
+        self.dropout, self.feed_dropout = nn.Dropout(dropout), nn.Dropout(dropout)
         self.norm_first = norm_first
 
     def forward(self, x: Tensor, mask: Tensor | None, condition: Tensor | None = None, cache: KeyValues | None = None) -> Tensor:
@@ -74,7 +74,7 @@ class Block(nn.Module):
         return self.norm2(x + self._feed(x), condition)
 
     def _feed(self, x: Tensor) -> Tensor:
-        return self.dropout(self.linear2(self.dropout(self.linear1(x).relu())))
+        return self.feed_dropout(self.linear2(self.dropout(self.linear1(x).relu())))
 
 
 class SinePosition(nn.Module):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from transformers import AutoModelForCausalLM, PreTrainedModel, Qwen2Config
 
 from ttsadapt.backbones import official
-from ttsadapt.backbones.base import Backbone, Batch, Request
+from ttsadapt.backbones.base import Backbone, Batch, Request, Slot
 from ttsadapt.backbones.decoding import Sampling, in_batches
 from ttsadapt.backbones.official import Layout, Origin, Place
 from ttsadapt.backbones.parts import evaluating
@@ -148,8 +148,16 @@ class QwenTTS(Backbone):
         return {"backbone": {str(i): layer for i, layer in enumerate(self.lm.model.layers)}}
 
     @property
+    def slots(self) -> dict[str, Slot]:
+        return {"backbone": Slot(self.lm.config.hidden_size, ("lm.model.layers.*.mlp",))}
+
+    @property
     def peft_root(self) -> nn.Module:
         return self.lm
+
+    def voice_vector(self, speaker: Tensor) -> Tensor:
+        """(B, E ...) -> (B, E): what the model is told, without what only a codec is."""
+        return speaker[:, : self.frontend.speaker_size]
 
     @property
     def offset(self) -> int:
@@ -201,7 +209,7 @@ class QwenTTS(Backbone):
         return self.frontend.recode(audio)
 
     def synthesize(self, requests: Sequence[Request], progress: Callable[[int], None] | None = None) -> list[Tensor]:
-        return in_batches(requests, self.batch, self.generate, self.frontend.decode, progress)
+        return in_batches(self, requests, self.batch, self.generate, self.frontend.decode, progress)
 
     def generate(self, requests: Sequence[Request]) -> list[Tensor]:
         """Speech tokens (S,) of the codec for each request, sampled with a key-value cache."""

@@ -196,7 +196,8 @@ class QwenTTSFrontend(SpeechTokenFrontend):
         """`speaker`: what the model is told of the voice, then what the codec is."""
         told = self.voice(utterance.speaker, utterance.id), self.timbre(utterance.speaker, utterance.emotion, utterance.id)
         seed = int(digest(utterance.id, 8), 16)
-        return Request(utterance.id, self.spoken(utterance), torch.cat(told), utterance.emotion, utterance.language, seed=seed)
+        spoken, vector = self.spoken(utterance), torch.cat(told)
+        return Request(utterance.id, spoken, vector, utterance.emotion, utterance.language, seed=seed, voice=utterance.speaker)
 
     def decode(self, tokens: Tensor, request: Request) -> Tensor:
         return self.codec.decode(tokens, *([request.speaker[self.speaker_size :]] if self.voiced else []))

@@ -108,7 +108,7 @@ class NeuTTSFrontend(SpeechTokenFrontend):
         reference = self.reference(utterance.speaker, utterance.emotion, utterance.id)
         seed = int(digest(utterance.id, 8), 16)
         return Request(
-            utterance.id, self.phones(utterance), torch.zeros(0), utterance.emotion, utterance.language, seed=seed, reference=reference
+            utterance.id, self.phones(utterance), torch.zeros(0), utterance.emotion, utterance.language, seed, reference, utterance.speaker
         )
 
     def __call__(self, utterance: Utterance) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 
 from ttsadapt.backbones import official
-from ttsadapt.backbones.base import Backbone, Batch, Request
+from ttsadapt.backbones.base import Backbone, Batch, Request, Slot
 from ttsadapt.backbones.decoding import Sampling, in_batches
 from ttsadapt.backbones.frames import codeword_table
 from ttsadapt.backbones.prefix_lm import Attention, packed
@@ -129,6 +129,10 @@ class VALLEX(Backbone):
         decoders = {"nar": self.nar.decoder, "ar": self.ar.decoder}
         return {name: {str(i): layer for i, layer in enumerate(d.layers)} for name, d in decoders.items() if name in self.parts}
 
+    @property
+    def slots(self) -> dict[str, Slot]:
+        return {part: Slot(self.ar.predict_layer.in_features, (f"{part}.decoder.layers.*.feed_dropout",)) for part in self.blocks}
+
     def forward(self, batch: Batch) -> Heads:
         """{"ar": first codes and the end, "nar": codes of level batch["stage"]}; the parts that are trained."""
         predict = {"ar": self._first_level, "nar": self._later_level}
@@ -176,7 +180,7 @@ class VALLEX(Backbone):
             return generate(self, [self.frontend.prompt(request) for request in part])
 
         codec = self.frontend.codec
-        return in_batches(requests, self.batch, said, lambda codes, _: codec.decode_codes(codes).clamp(-1, 1), progress)
+        return in_batches(self, requests, self.batch, said, lambda codes, _: codec.decode_codes(codes).clamp(-1, 1), progress)
 
     @classmethod
     def load_official(cls, frontend: VALLEXFrontend, path: str, heads: int = 16, **settings: Any) -> Self:  # type: ignore[override]

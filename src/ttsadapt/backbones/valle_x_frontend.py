@@ -168,6 +168,7 @@ class VALLEXFrontend(Frontend):
             utterance.language,
             seed=int(digest(utterance.id, 8), 16),
             reference=self.references[self.voice(utterance.speaker, utterance.emotion, utterance.id)][0],
+            voice=utterance.speaker,
         )
 
     def prompt(self, request: Request) -> Prompt:

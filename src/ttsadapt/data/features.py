@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from ttsadapt.artifacts import Artifact
-from ttsadapt.backbones.base import Batch, Frontend
+from ttsadapt.backbones.base import Batch, Frontend, distinct
 from ttsadapt.data.utterance import Utterance
 from ttsadapt.errors import DataError, TooLong
 from ttsadapt.files import read_json, write_json
@@ -92,6 +92,7 @@ class FeatureSet(Sequence[dict[str, Tensor]]):
 def collate(frontend: Frontend, picked: Sequence[tuple[FeatureSet, str]]) -> Batch:
     batch = frontend.collate([source[i] for source, i in picked])
     batch["ids"] = [i for _, i in picked]
+    batch |= distinct(batch["speaker"], [source.utterances[i].speaker for source, i in picked])
     batch["origin"] = torch.tensor([source.origin for source, _ in picked])
     batch["totals"] = totals([(source.origin, source.lengths[i]) for source, i in picked])
     return batch

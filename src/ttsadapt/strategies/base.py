@@ -1,6 +1,6 @@
 """What an adaptation strategy may do. Every hook is optional; the order of strategies never matters."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ttsadapt.backbones.base import Backbone, Batch
+from ttsadapt.data.utterance import Utterance
 from ttsadapt.heads import Heads
 
 if TYPE_CHECKING:
@@ -40,6 +41,8 @@ class Study:
     seed: int
     generator: torch.Generator
     """the strategy's own, made from (seed, name)"""
+    voices: Sequence[Utterance] = ()
+    """training recordings of every speaker that may be spoken"""
 
 
 def generator(seed: int, name: str) -> torch.Generator:
@@ -77,7 +80,10 @@ class Strategy(nn.Module):
         return None
 
     def condition(self, batch: Batch) -> None:
-        """See the batch before the backbone does."""
+        """See the batch before the backbone does: whenever it predicts, and, with nothing to predict in it, before it speaks."""
+
+    def enroll(self, utterances: Sequence[Utterance]) -> None:
+        """Learn further voices from recordings, beside the frontend, which does so too. Nothing is trained."""
 
     def penalty(self, batch: Batch, heads: Heads) -> Tensor | dict[str, Tensor] | None:
         """One named term of the loss, or several; None when there is nothing to add for this batch."""

@@ -48,7 +48,7 @@ class EWC(Strategy):
         if not information:
             raise ConfigError(
                 f"strategy.ewc: no Fisher information is known of any of the {len(changed)} weights that train "
-                f"({', '.join(changed[:3]) or 'new modules only'}): leave ewc out, or train weights of the base model"
+                f"({', '.join(changed[:3]) or 'new modules only'}): use kd, which needs no weights, or train weights of the base model"
             )
         own = base_parameters(backbone)
         self._held = []

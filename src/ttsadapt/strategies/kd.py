@@ -9,6 +9,7 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
+from ttsadapt.adapters import followers
 from ttsadapt.backbones.base import SOURCE, TARGET, Backbone, Batch, supervised
 from ttsadapt.heads import Heads
 from ttsadapt.strategies.base import Strategy
@@ -60,7 +61,8 @@ class KD(Strategy):
     def _teach(self, batch: Batch) -> Heads:
         if self._teacher:
             device = batch["origin"].device
-            return self._teacher[0].to(device)(batch)
+            with untuned(self._teacher[0].to(device)) as teacher:
+                return teacher(batch)
         with untuned(self._backbone[0]) as teacher:
             return teacher(batch)
 
@@ -69,12 +71,15 @@ class KD(Strategy):
 def untuned(backbone: Backbone) -> Iterator[Backbone]:
     """The same model in eval mode with every adapter off; modes and adapters are as before when the block ends."""
     adapters = [m for m in backbone.modules() if isinstance(m, BaseTunerLayer)]
+    standing = followers(backbone)
     learning: list[nn.Module] = [m for m in backbone.modules() if m.training]
     for module in learning:
         module.training = False
     # Not `enable_adapters`: that also sets requires_grad, which is the Learner's business.
     for adapter in adapters:
         adapter._disable_adapters = True
+    for follower in standing:
+        follower.enabled = False
     try:
         yield backbone
     finally:
@@ -82,3 +87,5 @@ def untuned(backbone: Backbone) -> Iterator[Backbone]:
             module.training = True
         for adapter in adapters:
             adapter._disable_adapters = False
+        for follower in standing:
+            follower.enabled = True

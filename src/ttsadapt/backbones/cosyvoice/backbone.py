@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ttsadapt.backbones import official
-from ttsadapt.backbones.base import Backbone, Batch, Request
+from ttsadapt.backbones.base import Backbone, Batch, Request, Slot
 from ttsadapt.backbones.cosyvoice.flow import Flow
 from ttsadapt.backbones.cosyvoice.frontend import CosyVoiceFrontend
 from ttsadapt.backbones.cosyvoice.frontend import Prompt as Reference
@@ -94,6 +94,12 @@ class CosyVoice(Backbone):
         return tuple(f"{part}.{glob}" for part in self.parts for glob in getattr(self, part).adaptable)
 
     @property
+    def slots(self) -> dict[str, Slot]:
+        """After the feed-forwards of the language model and of the flow's estimator (of a U-Net: in its middle)."""
+        found: dict[str, Slot] = {part: getattr(self, part).slot for part in self.parts}
+        return {part: Slot(slot.width, tuple(f"{part}.{glob}" for glob in slot.modules)) for part, slot in found.items()}
+
+    @property
     def blocks(self) -> dict[str, dict[str, nn.Module]]:
         return {part: getattr(self, part).blocks for part in self.parts}
 
@@ -145,7 +151,7 @@ class CosyVoice(Backbone):
 
     def synthesize(self, requests: Sequence[Request], progress: Callable[[int], None] | None = None) -> list[Tensor]:
         with evaluating(self):
-            return in_batches(requests, self.batch, self.speak, lambda t, r: self.sound(self.to_mel(t, r), r.seed), progress)
+            return in_batches(self, requests, self.batch, self.speak, lambda t, r: self.sound(self.to_mel(t, r), r.seed), progress)
 
     def speak(self, requests: Sequence[Request]) -> list[Tensor]:
         """Speech tokens (S,) of each request."""

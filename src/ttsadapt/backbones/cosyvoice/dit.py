@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ttsadapt.backbones.base import Slot
 from ttsadapt.backbones.cosyvoice.conformer import chunk_mask
 from ttsadapt.backbones.cosyvoice.estimator import Estimator, time_sines
 
@@ -159,6 +160,10 @@ class DiT(Estimator):
             x = block(x, time, mask, seen, self.rotary_embed, table)
         scale, shift = self.norm_out(time)
         return self.proj_out(modulated(x, shift, scale))
+
+    @property
+    def slot(self) -> Slot:
+        return Slot(self.proj_out.in_features, ("transformer_blocks.*.ff",))
 
     @property
     def blocks(self) -> list[nn.Module]:

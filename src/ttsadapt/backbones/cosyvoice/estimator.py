@@ -6,6 +6,8 @@ from abc import ABC, abstractmethod
 import torch
 from torch import Tensor, nn
 
+from ttsadapt.backbones.base import Slot
+
 
 class Estimator(nn.Module, ABC):
     """(noisy mel, conditions, flow time) -> velocity."""
@@ -14,6 +16,11 @@ class Estimator(nn.Module, ABC):
     @abstractmethod
     def blocks(self) -> list[nn.Module]:
         """Blocks of one rate and width, from input to output; each gives (B, T', C)."""
+
+    @property
+    @abstractmethod
+    def slot(self) -> Slot:
+        """The feed-forwards that an adapter may follow; names in this module."""
 
     @abstractmethod
     def block_mask(self, mask: Tensor) -> Tensor:

@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ttsadapt.backbones import official
+from ttsadapt.backbones.base import Slot
 from ttsadapt.backbones.cosyvoice.estimator import Estimator
 from ttsadapt.backbones.frames import codeword_table
 from ttsadapt.backbones.official import Layout, Notice, OfficialFile, Origin, Place
@@ -128,6 +129,12 @@ class Flow(nn.Module, ABC):
     def blocks(self) -> dict[str, nn.Module]:
         """The estimator's blocks of one rate and width: (B, T, C) out."""
         return {str(i): block for i, block in enumerate(self.estimator.blocks)}
+
+    @property
+    def slot(self) -> Slot:
+        """Names in this module."""
+        inner = self.estimator.slot
+        return Slot(inner.width, tuple(f"decoder.estimator.{glob}" for glob in inner.modules))
 
     def block_mask(self, mel_lengths: Tensor, frames: int) -> Tensor:
         """(B, T) bool: which positions of a block's output carry speech."""

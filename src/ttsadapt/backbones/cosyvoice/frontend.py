@@ -197,6 +197,7 @@ class CosyVoiceFrontend(Frontend):
             utterance.language,
             seed=int(digest(utterance.id, 8), 16),
             reference=self.reference(utterance.speaker, utterance.emotion),
+            voice=utterance.speaker,
         )
 
     def measured(self, utterance: Utterance) -> tuple[Tensor, Tensor]:

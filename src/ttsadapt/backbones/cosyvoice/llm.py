@@ -36,6 +36,7 @@ class QwenLM(SpeechLM):
         *(f"qwen.layers.*.self_attn.{name}_proj" for name in "qkvo"),
         *(f"qwen.layers.*.mlp.{name}_proj" for name in ("gate", "up", "down")),
     )
+    feeds: ClassVar[tuple[str, ...]] = ("qwen.layers.*.mlp",)
     places: ClassVar[dict[str, Places]] = {family: _places(family) for family in SIGNATURES}
 
     def __init__(

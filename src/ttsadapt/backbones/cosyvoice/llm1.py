@@ -24,6 +24,7 @@ class TransformerLM(SpeechLM):
         *(f"*encoders.*.self_attn.linear_{name}" for name in ("q", "k", "v", "out")),
         "*encoders.*.feed_forward.w_*",
     )
+    feeds: ClassVar[tuple[str, ...]] = ("llm.encoders.*.feed_forward",)
     places: ClassVar[dict[str, Places]] = {Layout1.family: Places(Layout1.family, Place)}
 
     def __init__(

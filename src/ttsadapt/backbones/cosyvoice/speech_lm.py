@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ttsadapt.backbones.base import Batch
+from ttsadapt.backbones.base import Batch, Slot
 from ttsadapt.backbones.cosyvoice.head import Spoken
 from ttsadapt.backbones.cosyvoice.layout import NOTHING, SPEECH, Layout
 from ttsadapt.backbones.decoding import Sampling
@@ -46,6 +46,8 @@ class SpeechLM(nn.Module, ABC):
 
     adaptable: ClassVar[tuple[str, ...]] = ()
     """globs over names in this module"""
+    feeds: ClassVar[tuple[str, ...]] = ()
+    """globs over the feed-forwards of its blocks"""
     places: ClassVar[dict[str, Places]] = {}
     """by the layout's family: where our names stand in the authors' file"""
     layout: Layout
@@ -61,6 +63,11 @@ class SpeechLM(nn.Module, ABC):
     @property
     @abstractmethod
     def blocks(self) -> dict[str, nn.Module]: ...
+
+    @property
+    def slot(self) -> Slot:
+        """Names in this module."""
+        return Slot(self.llm_decoder.in_features, self.feeds)
 
     @torch.no_grad()
     def begin(self, codewords: Tensor) -> None:

@@ -9,6 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
+from ttsadapt.backbones.base import Slot
 from ttsadapt.backbones.cosyvoice.conformer import chunk_mask
 from ttsadapt.backbones.cosyvoice.estimator import Estimator
 from ttsadapt.backbones.cosyvoice.unet_layers import ConvBlock, Resample, ResidualBlock, Stage, TimeEmbedding, TransformerBlock, convolved
@@ -71,6 +72,12 @@ class UNet(Estimator):
             x = self._onward(stage.onward, x, here)
         x = self.final_block(x, mask)
         return self.final_proj((x * mask[..., None]).mT).mT * mask[..., None]
+
+    @property
+    def slot(self) -> Slot:
+        """In the middle, where one width is sure."""
+        first = cast(ResidualBlock, cast(Stage, self.mid_blocks[0])[0])
+        return Slot(first.res_conv.out_channels, ("mid_blocks.*.ff",))
 
     @property
     def blocks(self) -> list[nn.Module]:

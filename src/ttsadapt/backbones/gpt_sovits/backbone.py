@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ttsadapt.backbones import official
-from ttsadapt.backbones.base import Backbone, Batch, Request
+from ttsadapt.backbones.base import Backbone, Batch, Request, Slot
 from ttsadapt.backbones.decoding import Sampling, in_batches
 from ttsadapt.backbones.gpt_sovits.decoding import Row, decode
 from ttsadapt.backbones.gpt_sovits.file import LAYOUT, Sizes, config_of, opened, sizes_of
@@ -105,6 +105,10 @@ class GptSovits(Backbone):
     def blocks(self) -> dict[str, dict[str, nn.Module]]:
         return {"decoder": {str(i): layer for i, layer in enumerate(self.h.layers)}}
 
+    @property
+    def slots(self) -> dict[str, Slot]:
+        return {"decoder": Slot(self.ar_predict_layer.in_features, ("h.layers.*.feed_dropout",))}
+
     def forward(self, batch: Batch) -> Heads:
         """{"tokens": those after the given ones, and the end}: the position before each of them predicts it.
 
@@ -151,7 +155,7 @@ class GptSovits(Backbone):
         return codec.decode(codec.encode(audio.cpu()), codec.voice(audio.cpu()))
 
     def synthesize(self, requests: Sequence[Request], progress: Callable[[int], None] | None = None) -> list[Tensor]:
-        return in_batches(requests, self.batch, self.generate, self.frontend.spoken, progress)
+        return in_batches(self, requests, self.batch, self.generate, self.frontend.spoken, progress)
 
     def generate(self, requests: Sequence[Request]) -> list[Tensor]:
         """(S,) new semantic tokens for each request, the reference's left out."""

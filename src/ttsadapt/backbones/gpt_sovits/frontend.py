@@ -178,6 +178,7 @@ class GptSovitsFrontend(Frontend):
             utterance.language,
             seed=int(digest(utterance.id, 8), 16),
             reference=found.references[0],
+            voice=utterance.speaker,
         )
 
     def prompt(self, request: Request) -> Prompt:

@@ -1,7 +1,7 @@
 import pytest
 import torch
-from toys import Planted, ToyLM, ToyMel, dataset
 from torch import nn
+from toys import Planted, ToyLM, ToyMel, dataset
 
 from ttsadapt.analysis.layers import default_group, rank, shared
 from ttsadapt.analysis.outputs import averaged, block_outputs

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -143,7 +144,7 @@ def test_more_of_the_middle_only_ever_adds():
         names = [str(i) for i in range(count)]
         seen = [set(Plain(more).ranks("g", names)) for more in range(count - 1)]
         assert [len(s) for s in seen] == list(range(2, count + 1))
-        assert all(a < b for a, b in zip(seen, seen[1:])) and seen[-1] == set(range(count))
+        assert all(a < b for a, b in pairwise(seen)) and seen[-1] == set(range(count))
     assert [len(Plain(k / 6).ranks("g", [str(i) for i in range(24)])) for k in range(5)] == [2, 6, 10, 14, 18], "Ours + k/6"
 
 

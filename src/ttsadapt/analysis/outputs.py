@@ -47,7 +47,9 @@ def _alike(heard: Sequence[Tensor], group: str) -> Sequence[Tensor]:
     sizes = list(dict.fromkeys(tuple(x.shape[1:]) for x in heard))
     if len(sizes) > 1:
         told = " and ".join(f"{positions} x {width}" for positions, width in sizes[:2])
-        raise ConfigError(f"group={group}: its blocks are not of one rate and width ({told} for one batch): rank them in groups of their own")
+        raise ConfigError(
+            f"group={group}: its blocks are not of one rate and width ({told} for one batch): rank them in groups of their own"
+        )
     return heard
 
 

@@ -57,7 +57,7 @@ def _votes(of: dict[str, int]) -> str:
 
 
 def picture(rankings: Sequence[Ranking], path: Path) -> None:
-    """A panel a group: emotion and speaker weights as bars with their spread over seeds, the mean as points, the uniform weight as a line."""
+    """A panel a group: emotion and speaker weights as bars with their spread over seeds, the mean as points, uniform weights as a line."""
     from matplotlib import rc_context
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure

@@ -77,7 +77,9 @@ class LoRA(Strategy):
         for name in self._adapted:
             layer, rank = backbone.get_submodule(name), ranks.get(name, self.rank)
             if not isinstance(layer, nn.Linear):
-                raise ConfigError(f"strategy.lora.init={self.init} is for linear layers, and {name} is none: choose others in strategy.lora.layers")
+                raise ConfigError(
+                    f"strategy.lora.init={self.init} is for linear layers, and {name} is none: choose others in strategy.lora.layers"
+                )
             most = min(layer.weight.shape)
             if (rank > most and self.init != "orthogonal") or (rank % 2 and self.init == "orthogonal"):
                 wanted = "an even rank" if self.init == "orthogonal" else f"a rank of at most {most}"

@@ -3,7 +3,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 from torch import nn
 
@@ -14,6 +14,7 @@ from ttsadapt.errors import ConfigError
 if TYPE_CHECKING:
     from ttsadapt.strategies.base import Study
 
+Positive = Annotated[int, "> 0"]
 Block = tuple[str, str]
 """(group, name), as in `backbone.blocks[group][name]`"""
 

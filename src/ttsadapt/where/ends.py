@@ -1,13 +1,13 @@
 """The first or the last blocks of a group."""
 
 from ttsadapt.backbones.base import Backbone
-from ttsadapt.where.base import Block, Where, enough, names
+from ttsadapt.where.base import Block, Positive, Where, enough, names
 
 
 class First(Where):
     """Next to the input. `group` None: the backbone's default."""
 
-    def __init__(self, n: int = 2, group: str | None = None) -> None:
+    def __init__(self, n: Positive = 2, group: str | None = None) -> None:
         self.n, self.group = n, group
 
     def blocks(self, backbone: Backbone) -> list[Block]:

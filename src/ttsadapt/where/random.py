@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from ttsadapt.backbones.base import Backbone
-from ttsadapt.where.base import Block, Where, enough, names
+from ttsadapt.where.base import Block, Positive, Where, enough, names
 
 if TYPE_CHECKING:
     from ttsadapt.strategies.base import Study
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 class Random(Where):
     """`n` of one group. Whichever strategy asks, the same seed draws the same blocks, so that two ways to train them compare."""
 
-    def __init__(self, n: int = 2, group: str | None = None, seed: int | None = None) -> None:
+    def __init__(self, n: Positive = 2, group: str | None = None, seed: int | None = None) -> None:
         """`seed` None: the run's."""
         self.n, self.group, self.seed = n, group, seed
         self._drawn: int | None = seed

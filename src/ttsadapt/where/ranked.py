@@ -10,7 +10,7 @@ from ttsadapt.analysis.ranking import Ranking, Settings
 from ttsadapt.backbones.base import Backbone
 from ttsadapt.errors import ConfigError
 from ttsadapt.files import read_json, write_json
-from ttsadapt.where.base import Block, Where, enough, names
+from ttsadapt.where.base import Block, Positive, Where, enough, names
 
 if TYPE_CHECKING:
     from ttsadapt.strategies.base import Study
@@ -69,7 +69,7 @@ class Ranks(Ranked):
 class Top(Ranked):
     """The `n` that carry most."""
 
-    def __init__(self, n: int = 2, by: By = "mean", analysis: Settings | None = None) -> None:
+    def __init__(self, n: Positive = 2, by: By = "mean", analysis: Settings | None = None) -> None:
         super().__init__(by, analysis)
         self.n = n
 
@@ -111,5 +111,3 @@ def leave(path: Path, ranking: Ranking) -> None:
     kept = [e.to_dict() for e in entries if e.settings != ranking.settings]
     mine = ranking.to_dict() | {"chosen": chosen}
     write_json(path, [*kept, mine] if kept else mine)
-
-

@@ -38,17 +38,23 @@ OPTIONS = {
     "patterns": {"rank_pattern": {"layers.0.*": 3}, "alpha_pattern": {"*.conv": 1.5}},
     "orthogonal": {"init": "orthogonal", "layers": LINEAR},
     "PiSSA": {"init": "pissa", "layers": LINEAR},
-    "fast PiSSA": {"init": "pissa_niter_4", "layers": LINEAR},
     "OLoRA": {"init": "olora", "layers": LINEAR},
     "DoRA from PiSSA": {"init": "pissa", "dora": True, "layers": LINEAR},
     "rsLoRA from OLoRA, two ranks": {"init": "olora", "rslora": True, "layers": LINEAR, "rank_pattern": {"layers.1.*": 4}},
 }
-MOVED = {"PiSSA", "fast PiSSA", "OLoRA", "DoRA from PiSSA", "rsLoRA from OLoRA, two ranks"}
+MOVED = {"PiSSA", "OLoRA", "DoRA from PiSSA", "rsLoRA from OLoRA, two ranks"}
 
 
 @pytest.fixture(scope="module")
 def data(tmp_path_factory):
     return dataset(tmp_path_factory.mktemp("lora"))
+
+
+class Told(ToyLM):
+    """Says its speaker in every token."""
+
+    def forward(self, batch):
+        return super().forward(batch | {"tokens": batch["label"][:, 1:].expand_as(batch["tokens"]).contiguous()})
 
 
 def build(data, tmp_path, others=None, backbone=None, **options):
@@ -72,8 +78,8 @@ def logits(backbone, data):
         return backbone(batch_of(data))["codebook0"].logits
 
 
-def train(learner, data, steps=4):
-    optimizer = torch.optim.SGD([p for p in learner.parameters() if p.requires_grad], lr=0.3)
+def train(learner, data, steps=5):
+    optimizer = torch.optim.Adam([p for p in learner.parameters() if p.requires_grad], lr=0.02)
     learner.train()
     for _ in range(steps):
         optimizer.zero_grad()
@@ -168,7 +174,7 @@ def test_adapters_lie_in_the_chosen_blocks_only(data, tmp_path):
 def test_a_ranked_choice_leaves_its_analysis_with_the_run(tmp_path):
     data = dataset(tmp_path / "many", 120)
     settings = Settings(utterances=120, epochs=30, width=16, pool=6)
-    learner = build(data, tmp_path / "cache", where=Ranks(["highest"], analysis=settings))
+    learner = build(data, tmp_path / "cache", backbone=Told(), where=Ranks(["highest"], analysis=settings))
     ((group, name),) = learner.strategies["lora"].where.blocks(learner.backbone)
     assert set(adapters(learner.backbone)) == {f"layers.{name}.linear", f"layers.{name}.conv"} and group == "backbone"
     learner.strategies["lora"].save(learner.backbone, tmp_path / "run")
@@ -188,6 +194,7 @@ WRONG = {
     "an init that needs data": ({"init": "eva"}, "strategy.lora.init=eva: give true, gaussian"),
     "an init that is no start": ({"init": False}, "strategy.lora.init=False"),
     "an init that freezes": ({"init": "mica"}, "strategy.lora.init=mica"),
+    "an init that is another when it is read back": ({"init": "pissa_niter_4"}, "strategy.lora.init=pissa_niter_4"),
     "a misspelt init": ({"init": "pisa"}, "strategy.lora.init=pisa"),
     "PiSSA on a convolution": ({"init": "pissa"}, "init=pissa is for linear layers, and layers.0.conv is none"),
     "OLoRA on a convolution": ({"init": "olora"}, "init=olora is for linear layers"),

@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from ttsadapt.analysis.ranking import Ranking
 
@@ -70,7 +71,7 @@ def picture(rankings: Sequence[Ranking], path: Path) -> None:
         for i, name in enumerate(bars):
             wide = 0.76 / len(bars)
             at = [p - 0.38 + wide * (i + 0.5) for p in places]
-            look = {"color": SERIES[i], "label": name, "ecolor": INK, "error_kw": {"elinewidth": 0.8}}
+            look: dict[str, Any] = {"color": SERIES[i], "label": name, "ecolor": INK, "error_kw": {"elinewidth": 0.8}}
             axis.bar(at, getattr(ranking, name), wide * 0.92, yerr=ranking.spread.get(name), **look)
         if ranking.mean:
             axis.errorbar(list(places), ranking.mean, ranking.spread.get("mean"), fmt="D", color=INK, ms=4, elinewidth=0.8, label="mean")

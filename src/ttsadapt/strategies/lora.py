@@ -20,8 +20,8 @@ from ttsadapt.where.base import Where
 from ttsadapt.where.inside import layers as layers_inside
 
 ADAPTER = "default"
-INITS = r"gaussian|orthogonal|olora|pissa(_niter_\d+)?"
-"""those of peft's that leave the model's predictions as they are, need no data, and hold for a plain LoRA layer"""
+INITS = ("gaussian", "orthogonal", "olora", "pissa")
+"""those of peft's that leave the model's predictions as they are, need no data, and are the same again when the adapter is read back"""
 
 
 class LoRA(Strategy):
@@ -47,10 +47,10 @@ class LoRA(Strategy):
         base (`adapters.keeps_base`), and they, as "orthogonal", are for linear layers only.
         """
         super().__init__()
-        if init is not True and not re.fullmatch(INITS, str(init)):
+        if init is not True and init not in INITS:
             raise ConfigError(
-                f"strategy.lora.init={init}: give true, gaussian, orthogonal, olora, pissa or pissa_niter_<iterations>; peft's others need "
-                "data beforehand, change what the model says before it is trained, or cannot be merged"
+                f"strategy.lora.init={init}: give true, {', '.join(INITS)}; peft's others need data beforehand, change what the model "
+                "says before it is trained, or cannot be merged or read back"
             )
         self.rank, self.alpha, self.dropout, self.rslora, self.dora = rank, alpha, dropout, rslora, dora
         self.ranks, self.alphas, self.init = dict(rank_pattern or {}), dict(alpha_pattern or {}), init

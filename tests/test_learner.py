@@ -1,4 +1,5 @@
 import copy
+from typing import ClassVar
 
 import pytest
 import torch
@@ -15,11 +16,14 @@ from ttsadapt.strategies.kd import KD, untuned
 from ttsadapt.strategies.lora import LoRA
 from ttsadapt.strategies.partial import Partial
 from ttsadapt.strategies.rehearsal import Rehearsal
+from ttsadapt.where.ends import First, Last
+from ttsadapt.where.explicit import Explicit
 
 MAKE = {
     "full": Full,
-    "partial": lambda: Partial(random=1),
+    "partial": lambda: Partial(First(1)),
     "lora": lambda: LoRA(rank=2, alpha=4.0),
+    "last": lambda: LoRA(rank=2, alpha=4.0, where=Last(1)),
     "ewc": lambda: EWC(strength=2.0, utterances=8, frames=60),
     "kd": KD,
     "rehearsal": Rehearsal,
@@ -87,13 +91,52 @@ def test_lora_trains_only_itself_and_the_rest_is_in_eval_mode(data, tmp_path):
     assert not learner.backbone.embed.training and learner.backbone.layers[0].training
 
 
-def test_partial_trains_whole_blocks_and_its_draw_has_its_own_seed(data, tmp_path):
-    alone, along = build(["partial"], data, tmp_path), build(["partial", "lora"], data, tmp_path)
-    chosen = alone.strategies["partial"].blocks
-    assert chosen == along.strategies["partial"].blocks and len(chosen) == 1
-    block = chosen[0].partition(".")[2]
-    trained = {n for n, p in alone.named_parameters() if p.requires_grad}
-    assert trained == {n for n, _ in alone.named_parameters() if f"layers.{block}." in n}
+def trained(learner):
+    return {n for n, p in learner.named_parameters() if p.requires_grad}
+
+
+def test_partial_trains_whole_blocks(data, tmp_path):
+    learner = build(["partial"], data, tmp_path)
+    assert trained(learner) == {n for n, _ in learner.named_parameters() if "layers.0." in n}
+
+
+def test_on_disjoint_blocks_full_weights_and_lora_combine(data, tmp_path):
+    learner = build(["partial", "last"], data, tmp_path)
+    bare = {n for n, _ in learner.named_parameters() if "layers.0." in n}
+    lora = {n for n, _ in learner.named_parameters() if "layers.1." in n and ".lora_" in n}
+    assert trained(learner) == bare | lora and len(bare) == len(lora) == 4
+    before = {n: p.clone() for n, p in learner.named_parameters()}
+    train(learner, data)
+    moved = {n for n, p in learner.named_parameters() if not torch.equal(p, before[n])}
+    assert moved == trained(learner)
+
+
+@pytest.mark.parametrize(
+    ("names", "words"),
+    [
+        (["full", "lora"], r"strategy=\[full,lora\] contradict each other in backbone.0, backbone.1: full trains"),
+        (["full", "last"], r"strategy=\[full,last\] contradict each other in backbone.1: "),
+        (["partial", "lora"], r"strategy=\[partial,lora\] contradict each other in backbone.0: "),
+        (["partial", "lora", "kd", "ewc"], "contradict each other in backbone.0: "),
+    ],
+)
+def test_full_weights_and_lora_on_the_same_blocks_are_refused(data, tmp_path, names, words):
+    with pytest.raises(ConfigError, match=words) as error:
+        build(names, data, tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_full_weights_that_lie_under_no_adapter_are_no_contradiction(data, tmp_path):
+    class Parts(ToyLM):
+        components: ClassVar = {"tables": ("embed.*",), "first": ("layers.0.*",)}
+
+    MAKE["tables"] = lambda: Full(components=["tables"])
+    MAKE["first"] = lambda: Full(components=["first"])
+    MAKE["two"] = lambda: Partial(Explicit(["backbone.0"]))
+    assert len(trained(build(["tables", "lora", "kd", "ewc", "rehearsal"], data, tmp_path, Parts()))) == 1 + 8
+    assert len(trained(build(["first", "two"], data, tmp_path, Parts()))) == 4, "two may train the same weights"
+    with pytest.raises(ConfigError, match=r"\[first,lora\] contradict each other in backbone.0: "):
+        build(["first", "lora"], data, tmp_path, Parts())
 
 
 @pytest.mark.parametrize("how", ["full", "lora"])

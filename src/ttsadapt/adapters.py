@@ -178,6 +178,12 @@ def adapter_of(backbone: nn.Module, name: str) -> Adapter | None:
     return layer if isinstance(layer, LoraLayer) else None
 
 
+def keeps_base(backbone: nn.Module) -> bool:
+    """Is the model with every adapter off the one it was before? Not where an initialisation moved a part of the weights into them."""
+    configs = [c for m in backbone.modules() for c in getattr(m, "peft_config", {}).values()]
+    return not any(str(c.init_lora_weights).startswith(("pissa", "olora")) for c in configs if hasattr(c, "init_lora_weights"))
+
+
 @torch.no_grad()
 def merged(backbone: nn.Module) -> dict[str, Tensor]:
     """The state dict of the untouched architecture (original names, buffers included) with the adapters merged in.

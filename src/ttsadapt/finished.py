@@ -1,12 +1,16 @@
 """What can be done with a finished run: score it again, let it speak; and what can be asked of a base: how its blocks rank."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
+from ttsadapt.analysis.layers import shared
+from ttsadapt.analysis.ranking import Settings
+from ttsadapt.analysis.told import picture, table
 from ttsadapt.artifacts import ensure
 from ttsadapt.assembly import Assembly, Run, restore
 from ttsadapt.backbones.base import Request
@@ -69,8 +73,6 @@ def synthesize(cfg: DictConfig, folder: Path) -> None:
     voice = voice or voices.get(cfg.speaker)
     if voice is None:
         raise UserError(f"speaker={cfg.speaker}: the run's data has {', '.join(sorted(voices))}")
-    from dataclasses import replace
-
     asked = replace(voice, id="spoken", text=cfg.text, emotion=cfg.emotion, language=cfg.language, phones=())
     request: Request = replace(learner.backbone.frontend.request(asked), seed=cfg.seed)
     (wave,) = learner.backbone.synthesize([request])
@@ -86,17 +88,24 @@ def export(cfg: DictConfig, folder: Path) -> None:
 
 
 def analyze(cfg: DictConfig) -> None:
-    """Rank the base's blocks by what they know of emotion and speaker; the analysis that csp would choose from."""
+    """Rank the base's blocks by what they know of emotion and speaker: the analysis that strategies choose from, for every group.
+
+    Leaves layers.json and layers.png. UserError when no group can be ranked.
+    """
     assembly = Assembly(cfg)
     ensure(*assembly.needs())
-    node = cfg.strategy.get("csp")
-    strategy = instantiate(node) if node is not None else instantiate({"_target_": "ttsadapt.strategies.csp.CSP"})
-    strategy.study(look(assembly, "csp"))
+    settings: Settings = instantiate(cfg.analysis)
+    seen, backbone = look(assembly, "analyze"), assembly.base.backbone
+    groups = list(backbone.blocks) if settings.group is None else [settings.group]
+    rankings = [shared(backbone, seen.source, replace(settings, group=group), seen.cache, cfg.seed) for group in groups]
     folder = run_folder(cfg)
-    folder.mkdir(parents=True, exist_ok=True)
-    strategy.save(assembly.base.backbone, folder)
-    ranking = read_json(folder / "layers.json")
-    for name, emotion, speaker, mean in zip(ranking["blocks"], ranking["emotion"], ranking["speaker"], ranking["mean"]):
-        mark = "*" if name in ranking["chosen"] else " "
-        print(f"{mark} {ranking['group']}.{name}: emotion {emotion:.3f}  speaker {speaker:.3f}  mean {mean:.3f}")
-    print(f"probes: {ranking['probe']}; written to {folder / 'layers.json'}")
+    for ranking in rankings:
+        if ranking.refusal() is None:
+            ranking.chosen = list(dict.fromkeys([ranking.order()[0], ranking.order()[-1]]))
+        print(f"{table(ranking)}\n")
+    entries = [ranking.to_dict() for ranking in rankings]
+    write_json(folder / "layers.json", entries if len(entries) > 1 else entries[0])
+    picture(rankings, folder / "layers.png")
+    print(f"* the highest and the lowest; written to {folder / 'layers.json'} and layers.png")
+    if all(ranking.refusal() for ranking in rankings):
+        raise UserError(str(rankings[-1].refusal()))

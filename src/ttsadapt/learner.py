@@ -12,6 +12,7 @@ from ttsadapt.backbones.base import Backbone, Batch, supervised
 from ttsadapt.errors import CheckpointError, ConfigError
 from ttsadapt.heads import Heads, task_loss
 from ttsadapt.strategies.base import Strategy, Study
+from ttsadapt.where.clash import refuse_clashes
 
 Look = Callable[[str], Study]
 """name of a strategy -> what it may look at, with its own generator"""
@@ -30,9 +31,11 @@ def adapt(backbone: Backbone, strategies: Mapping[str, Strategy], look: Look) ->
     for _, strategy in named:
         if type(strategy).condition is not Strategy.condition:
             backbone.listen(strategy.condition)
+    claimed = {name: [*strategy.trainable(backbone), *strategy.parameters()] for name, strategy in named}
+    refuse_clashes(backbone, claimed)
     claims: dict[int, tuple[nn.Parameter, float | None]] = {}
-    for _, strategy in named:
-        for parameter in [*strategy.trainable(backbone), *strategy.parameters()]:
+    for name, strategy in named:
+        for parameter in claimed[name]:
             claims.setdefault(id(parameter), (parameter, strategy.lr))
     if named and not claims:
         raise ConfigError(idle(strategies))

@@ -1,13 +1,20 @@
 from pathlib import Path
 
 import pytest
+from hydra.utils import instantiate
 from omegaconf import OmegaConf, open_dict
 
+from ttsadapt.analysis.ranking import Settings
 from ttsadapt.config import paths
 from ttsadapt.config.base import composed
 from ttsadapt.config.schema import SCHEMAS, check
+from ttsadapt.config.signatures import signature
 from ttsadapt.errors import ConfigError
+from ttsadapt.where.base import Where
+from ttsadapt.where.ranked import HighestLowest
 
+PLACES = {"where": "where@strategy.lora.where"}
+"""of groups that lie inside of others"""
 GROUPS = sorted(
     f"{file.parent.relative_to(paths.conf())}={file.stem}" for file in paths.conf().rglob("*.yaml") if file.parent != paths.conf()
 )
@@ -24,13 +31,54 @@ def test_every_command_passes(command, compose):
 @pytest.mark.parametrize("choice", GROUPS)
 def test_every_option_of_every_group_passes(choice, compose, tmp_path):
     group, option = choice.split("=")
-    cfg = compose(f"{group}=[{option}]" if group in MANY else choice)
+    name = "analyze" if group == "analysis" else "train"
+    cfg = compose(f"{group}=[{option}]" if group in MANY else f"{PLACES.get(group, group)}={option}", name=name)
     for node in (cfg.backbone, cfg.data):  # files and folders of the user's own, from which others may follow
         for key in [k for k in node if OmegaConf.is_missing(node, k)]:
             node[key] = str(tmp_path)
     for key in OmegaConf.missing_keys(cfg):
-        OmegaConf.update(cfg, key, str(tmp_path))
-    check(cfg)
+        OmegaConf.update(cfg, key, [str(tmp_path)] if key.endswith("where.names") else str(tmp_path))
+    check(cfg, name)
+
+
+WHERE = sorted(f.stem for f in (paths.conf() / "where").glob("*.yaml"))
+
+
+@pytest.mark.parametrize("option", WHERE)
+def test_every_choice_of_blocks_is_made_from_its_yaml(option, compose):
+    """In a list of strategies each has its own; every argument of the class is written out, ranked ones with their analysis."""
+    where = compose("strategy=[csp,lora,partial]", f"where@strategy.partial.where={option}", "where@strategy.lora.where=last").strategy
+    assert where.lora.where._target_.endswith("Last") and "where" not in where.csp
+    node = where.partial.where
+    if option == "explicit":
+        node.names = ["decoder.0"]
+    made = instantiate(where.partial)
+    assert isinstance(made.where, Where)
+    wanted = signature(node._target_).parameters.keys()
+    assert wanted == {k for k in node if k != "_target_"}
+    if "analysis" in node:
+        assert (
+            made.where.analysis == Settings() and node.analysis.keys() - {"_target_"} == signature(node.analysis._target_).parameters.keys()
+        )
+
+
+def test_where_is_chosen_on_the_command_line(compose):
+    assert compose().strategy.lora.where is None
+    chosen = compose("strategy=[lora,ewc]", "where@strategy.lora.where=highest_lowest", "strategy.lora.where.analysis.seeds=5")
+    check(chosen)
+    where = instantiate(chosen.strategy.lora).where
+    assert isinstance(where, HighestLowest) and where.analysis.seeds == 5 and where.middle == 0
+    for wrong, words in (("n=0", "n=0 does not fit"), ("nope=1", "nope is not a key")):
+        with pytest.raises(ConfigError, match=words):
+            check(compose("where@strategy.lora.where=first", f"++strategy.lora.where.{wrong}"))
+    with pytest.raises(ConfigError, match="where=higest: there is no such option: did you mean 'highest'"):
+        compose("where@strategy.lora.where=higest")
+    with pytest.raises(ConfigError, match=r"^Could not override 'where'. Did you mean to override where@strategy.lora.where\?$"):
+        compose("where=highest")
+    with pytest.raises(ConfigError, match=r"strategy.lora.where='highest' does not fit: Where or null"):
+        check(compose("strategy.lora.where=highest"))
+    with pytest.raises(ConfigError, match="names has no value"):
+        check(compose("where@strategy.lora.where=explicit"))
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

@@ -141,7 +141,7 @@ class Backbone(nn.Module, ABC):
     @property
     @abstractmethod
     def blocks(self) -> dict[str, dict[str, nn.Module]]:
-        """Groups of blocks of one rate and width, from input to output: {"decoder": {"0": ...}}.
+        """Groups of blocks of one rate and width, from input to output: {"decoder": {"0": ...}}; the last group is the default.
 
         A block returns (B, T, C), or a tuple that starts with it.
         """

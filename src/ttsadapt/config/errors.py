@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator
 from pathlib import PurePosixPath
 
-from hydra.errors import HydraException, MissingConfigException, OverrideParseException
+from hydra.errors import ConfigCompositionException, HydraException, MissingConfigException, OverrideParseException
 from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, InterpolationResolutionError, OmegaConfBaseException, ValidationError
 from yaml import YAMLError
@@ -23,6 +23,8 @@ def one_line(error: BaseException) -> str | None:
     for cause in chain:
         if isinstance(cause, MissingConfigException):
             return _missing_config(cause)
+        if isinstance(cause, ConfigCompositionException) and str(cause).startswith("Could not override"):
+            return " ".join(str(cause).split("\nTo append")[0].split())  # with the place that was probably meant
         if isinstance(cause, OverrideParseException):
             return _unreadable(cause)
         if isinstance(cause, ConfigKeyError | ConfigAttributeError):

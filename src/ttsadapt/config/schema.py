@@ -90,7 +90,7 @@ class EvaluateConfig(TrainConfig):
 
 @dataclass
 class AnalyzeConfig(TrainConfig):
-    pass
+    analysis: Node
 
 
 @dataclass

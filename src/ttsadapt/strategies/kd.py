@@ -9,7 +9,7 @@ import torch
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import Tensor, nn
 
-from ttsadapt.adapters import followers
+from ttsadapt.adapters import followers, keeps_base
 from ttsadapt.backbones.base import SOURCE, TARGET, Backbone, Batch, supervised
 from ttsadapt.heads import Heads
 from ttsadapt.strategies.base import Strategy
@@ -34,10 +34,11 @@ class KD(Strategy):
         self._backbone: tuple[Backbone, ...] = ()
 
     def ready(self, backbone: Backbone, trained: set[int]) -> None:
-        """The teacher is the model with its adapters off when only adapters train, else a copy of the starting weights."""
+        """The teacher is the model with its adapters off when only they train and that is the base, else a copy of the start."""
         self._backbone = (backbone,)  # tuples: neither is this module's child, neither is saved with it
         own = {id(p) for n, p in backbone.named_parameters() if ".lora_" not in n}
-        self._teacher = (copy.deepcopy(backbone).requires_grad_(False).eval(),) if own & trained else ()
+        apart = bool(own & trained) or not keeps_base(backbone)
+        self._teacher = (copy.deepcopy(backbone).requires_grad_(False).eval(),) if apart else ()
 
     def penalty(self, batch: Batch, heads: Heads) -> Tensor | None:
         origins = self._origins(batch)

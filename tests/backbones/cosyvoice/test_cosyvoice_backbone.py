@@ -51,6 +51,7 @@ def test_only_the_parts_asked_for_are_computed(version, frontend, batch, parts, 
             module.register_forward_hook(lambda *_: pytest.fail("a part that is not trained was computed"))
     got = model(batch)
     assert set(got) == heads and set(model.blocks) == set(parts)
+    assert list(model.blocks)[-1] == ("llm" if "llm" in parts else "flow"), "what analyses take by default"
     assert {n.partition(".")[0] for n in match(model, model.adaptable)} == set(parts)
 
 

@@ -101,7 +101,8 @@ class CosyVoice(Backbone):
 
     @property
     def blocks(self) -> dict[str, dict[str, nn.Module]]:
-        return {part: getattr(self, part).blocks for part in self.parts}
+        """Of the parts that are trained; the language model last, for voice and style are its choice: analyses take it by default."""
+        return {part: getattr(self, part).blocks for part in reversed(PARTS) if part in self.parts}
 
     @property
     def peft_root(self) -> nn.Module:

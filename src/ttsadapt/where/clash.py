@@ -1,0 +1,39 @@
+"""Strategies that contradict each other: one trains the very weights that another keeps and puts adapters on."""
+
+from collections.abc import Iterable, Mapping
+
+from peft.tuners.tuners_utils import BaseTunerLayer
+from torch import nn
+
+from ttsadapt.backbones.base import Backbone
+from ttsadapt.errors import ConfigError
+from ttsadapt.where.base import place, spelt
+
+SHOWN = 4
+
+
+def refuse_clashes(backbone: Backbone, claimed: Mapping[str, Iterable[nn.Parameter]]) -> None:
+    """ConfigError naming the blocks where one strategy claims a base weight and another the adapter on it. After every attach."""
+    owners: dict[int, str] = {}
+    for strategy, parameters in claimed.items():
+        owners |= {id(p): strategy for p in parameters}
+    clashes: dict[tuple[str, str], list[str]] = {}
+    for name, layer in backbone.named_modules():
+        if isinstance(layer, BaseTunerLayer):
+            base = {id(p) for p in layer.get_base_layer().parameters()}
+            whole = {owners[i] for i in base & owners.keys()}
+            added = {owners[id(p)] for p in layer.parameters() if id(p) in owners and id(p) not in base}
+            for pair in ((w, a) for w in whole for a in added if w != a):
+                clashes.setdefault(pair, []).append(name)
+    for (whole_one, adapter), layers in clashes.items():
+        raise ConfigError(
+            f"strategy=[{whole_one},{adapter}] contradict each other in {_places(backbone, layers)}: {whole_one} trains the weights that "
+            f"{adapter} would leave alone: leave one out, or give them different blocks (partial and {adapter}, each with its own where)"
+        )
+
+
+def _places(backbone: Backbone, layers: Iterable[str]) -> str:
+    """The blocks that layers lie in, by group and name; a layer outside of all blocks by its own name."""
+    known = {f"{place(backbone, (g, n))}.": spelt((g, n)) for g, blocks in backbone.blocks.items() for n in blocks}
+    found = list(dict.fromkeys(next((block for at, block in known.items() if f"{name}.".startswith(at)), name) for name in layers))
+    return ", ".join(found[:SHOWN]) + (f" and {len(found) - SHOWN} more" if len(found) > SHOWN else "")

@@ -126,6 +126,15 @@ class ReportConfig:
     paths: Paths
 
 
+@dataclass
+class BenchConfig:
+    bench: Node
+    pairs: Positive
+    memory: bool
+    threads: Positive | None
+    paths: Paths
+
+
 SCHEMAS = {
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
@@ -134,6 +143,7 @@ SCHEMAS = {
     "synthesize": SynthesizeConfig,
     "export": ExportConfig,
     "report": ReportConfig,
+    "bench": BenchConfig,
 }
 
 

@@ -9,7 +9,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any, Self
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
@@ -37,6 +37,9 @@ class Head(ABC):
     """the paper's weight of this head in the task loss"""
     total: Tensor | float | None = None
     """positions in the whole optimiser step; None: those of this batch"""
+
+    state: ClassVar[str | None] = None
+    """the field that a prediction is made of, (N, ...): enough to teach another head of the same kind; None: there is none"""
 
     @property
     def count(self) -> int:
@@ -73,7 +76,7 @@ class Head(ABC):
     def loss(self) -> Tensor:
         return self.mean(self.per_position())
 
-    def divergence(self, teacher: "Head", temperature: float = 1.0) -> Tensor:
+    def divergence(self, teacher: Any, temperature: float = 1.0) -> Tensor:
         return self.mean(self.divergence_per_position(teacher, temperature))
 
     def drawn_score(self, generator: torch.Generator | None = None) -> Tensor:
@@ -89,7 +92,8 @@ class Head(ABC):
         """What sums are divided by."""
         return max(self.count, 1) if self.total is None else self.total
 
-    def _positions(self, keep: Tensor) -> Tensor:
+    def positions_of(self, keep: Tensor) -> Tensor:
+        """Those of utterances with keep[row], ascending."""
         return keep.to(self.row.device)[self.row].nonzero(as_tuple=True)[0]
 
 
@@ -98,7 +102,8 @@ class Divergence:
     """A term that is wanted of a head: what keeps it near a teacher's prediction. `reduced` works all of them out at once."""
 
     head: str
-    teacher: Head
+    teacher: Any
+    """a head of the same kind, or what was kept of one (`teachers.Likeliest`)"""
     keep: Tensor
     """(B,) bool: which utterances of the batch it looks at"""
     total: float
@@ -131,6 +136,8 @@ class Categorical(Head):
     together: int = 1
     """positions that `project` takes together, in their order: the levels of a frame, say"""
 
+    state: ClassVar[str | None] = "hidden"
+
     @cached_property
     def logits(self) -> Tensor:
         """(N, V) float32."""
@@ -149,14 +156,14 @@ class Categorical(Head):
             return chunk(width(self.project, self.hidden, self.together), self.hidden.device, self.together)
 
     def per_position(self) -> Tensor:
-        return self._worth(self._by_chunks(lambda own, _: own._cross_entropy()))
+        return self._worth(self.by_chunks(lambda own, _: own._cross_entropy()))
 
     def log_likelihood_per_position(self) -> Tensor:
-        return self._worth(-self._by_chunks(lambda own, _: own._negative_log_likelihood()))
+        return self._worth(-self.by_chunks(lambda own, _: own._negative_log_likelihood()))
 
-    def divergence_per_position(self, teacher: Head, temperature: float = 1.0) -> Tensor:
+    def divergence_per_position(self, teacher: Any, temperature: float = 1.0) -> Tensor:
         """T^2 KL(teacher || student) at temperature T: T^2 keeps the size of the gradient (Hinton et al. 2015, section 2)."""
-        values = self._by_chunks(lambda own, part: teacher.part(part).kl_to(own.logits, temperature))  # type: ignore[attr-defined]
+        values = self.by_chunks(lambda own, part: teacher.part(part).kl_to(own.logits, temperature))
         return self._worth(temperature**2 * values)
 
     def kl_per_position(self, base: Self) -> Tensor:
@@ -173,7 +180,7 @@ class Categorical(Head):
 
     def sampled(self, generator: torch.Generator | None = None) -> Self:
         with torch.no_grad():
-            target = self._by_chunks(lambda own, _: drawn(own.logits.detach().softmax(-1), generator))
+            target = self.by_chunks(lambda own, _: drawn(own.logits.detach().softmax(-1), generator))
         head = replace(self, target=target)
         if "logits" in self.__dict__:
             head.__dict__["logits"] = self.logits  # the prediction is the same: project once
@@ -202,16 +209,16 @@ class Categorical(Head):
 
     def _pull(self, wanted: Divergence) -> Pull | None:
         """None when it looks at no position of this batch."""
-        own, theirs = self._positions(wanted.keep), wanted.teacher._positions(wanted.keep)
+        own, theirs = self.positions_of(wanted.keep), wanted.teacher.positions_of(wanted.keep)
         factor, whole = wanted.weight * wanted.temperature**2 / wanted.total, len(own) == len(self.hidden)
-        teacher: Teacher = wanted.teacher.as_teacher()  # type: ignore[attr-defined]  # what teaches a softmax knows how
+        teacher: Teacher = wanted.teacher.as_teacher()
         return Pull(teacher, wanted.temperature, factor, own, theirs, whole, self.worth) if len(own) else None
 
     def _reduced(self, entropies: Entropies) -> tuple[Tensor, ...]:
         return reduced(self.hidden, self.project, entropies, self.together)
 
     def select(self, keep: Tensor) -> Self:
-        return self._at(self._positions(keep), total=None)
+        return self._at(self.positions_of(keep), total=None)
 
     def part(self, positions: slice) -> Self:
         """Neighbouring positions; itself when these are all."""
@@ -224,7 +231,7 @@ class Categorical(Head):
             part.__dict__["logits"] = self.logits[index]
         return part
 
-    def _by_chunks(self, values: Callable[[Self, slice], Tensor]) -> Tensor:
+    def by_chunks(self, values: Callable[[Self, slice], Tensor]) -> Tensor:
         """(n,) values of parts of the positions -> (N,). With gradients a part's logits are computed again when they are needed."""
         if not self.large:
             return values(self, slice(None))
@@ -264,6 +271,8 @@ class Continuous(Head):
     sigma: float = 1.0
     """scale of that likelihood in the target's unit: fixes the size of Fisher information and KL"""
 
+    state: ClassVar[str | None] = "value"
+
     def _distance(self, other: Tensor) -> Tensor:
         difference = self.value.float() - other
         return difference.abs() if self.norm == 1 else difference.square()
@@ -295,7 +304,7 @@ class Continuous(Head):
         return replace(self, target=mean + self.sigma * noise)
 
     def select(self, keep: Tensor) -> Self:
-        index = self._positions(keep)
+        index = self.positions_of(keep)
         return replace(self, target=self.target[index], row=self.row[index], value=self.value[index], total=None)
 
 
@@ -326,7 +335,7 @@ class Objective(Head):
         return self
 
     def select(self, keep: Tensor) -> Self:
-        index = self._positions(keep)
+        index = self.positions_of(keep)
         return replace(self, target=self.target[index], row=self.row[index], value=self.value[index], total=None)
 
 

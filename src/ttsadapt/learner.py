@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from ttsadapt.backbones.base import Backbone, Batch, supervised
 from ttsadapt.errors import CheckpointError, ConfigError
-from ttsadapt.heads import Heads, task_loss
+from ttsadapt.heads import Heads, reduced_terms
 from ttsadapt.strategies.base import Strategy, Study
 
 Look = Callable[[str], Study]
@@ -87,11 +87,13 @@ class Learner(L.LightningModule):
         for strategy in self.strategies.values():
             strategy.condition(batch)  # type: ignore[operator]
         heads = self.heads(batch)
-        terms = task_loss(heads)
-        for name, strategy in self.strategies.items():
-            added = strategy.penalty(batch, heads)  # type: ignore[operator]
-            if added is not None:
-                terms |= {f"{name}/{k}": t for k, t in added.items()} if isinstance(added, dict) else {name: added}
+        asked = {name: strategy.penalty(batch, heads) for name, strategy in self.strategies.items()}  # type: ignore[operator]
+        terms, taught = reduced_terms(heads, {name: wanted for name, wanted in asked.items() if isinstance(wanted, list)})
+        for name, added in asked.items():
+            if isinstance(added, dict):
+                terms |= {f"{name}/{k}": t for k, t in added.items()}
+            elif isinstance(added, Tensor) or name in taught:
+                terms[name] = taught.get(name, added)
         return terms
 
     def heads(self, batch: Batch) -> Heads:

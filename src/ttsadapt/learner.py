@@ -139,7 +139,7 @@ class Learner(L.LightningModule):
         for parameter, lr in self._claims:
             groups.setdefault(lr, []).append(parameter)
         wanted = [{"params": ps} | ({} if lr is None else {"lr": lr}) for lr, ps in groups.items()]
-        optimizer = self.make_optimizer(wanted)
+        optimizer = fused(self.make_optimizer(wanted))
         if self.make_scheduler is None:
             return optimizer
         scheduler = self.make_scheduler(optimizer, max_steps=int(self.trainer.estimated_stepping_batches))
@@ -176,6 +176,19 @@ class Learner(L.LightningModule):
                 f"(and {len(wrong + missing) - 1} more): put the run's own checkpoint there, or remove it and train again"
             )
         return own | saved
+
+
+def fused(optimizer: Optimizer) -> Optimizer:
+    """One kernel for all parameters where the optimiser has one and nobody chose otherwise.
+
+    Set on the groups: an optimiser that is constructed with `fused=True` claims to unscale gradients, and then they cannot be clipped.
+    """
+    for group in optimizer.param_groups:
+        floats = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in group["params"])
+        untouched = group.get("foreach") is None and group.get("fused", True) is None
+        if untouched and floats and not group.get("differentiable") and not isinstance(group["lr"], Tensor):
+            group["fused"] = True
+    return optimizer
 
 
 def _rest(module: nn.Module) -> None:

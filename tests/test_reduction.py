@@ -122,9 +122,10 @@ def wanted_of(kind, keeps, same):
     other = project if same else PROJECTIONS[kind]()
     head = head_of(project, weight=0.7, total=173.0, worth=torch.rand(N))
     teachers = [head_of(other, seed=k + 1) for k in range(len(keeps))]
-    return head, [
-        Divergence("h", teacher, torch.tensor(keep), 40.0 + k, 0.3 + k, 2.0 - 0.5 * k) for k, (teacher, keep) in enumerate(zip(teachers, keeps))
-    ]
+    divergences = []
+    for k, (teacher, keep) in enumerate(zip(teachers, keeps)):
+        divergences.append(Divergence("h", teacher, torch.tensor(keep), 40.0 + k, 0.3 + k, 2.0 - 0.5 * k))
+    return head, divergences
 
 
 ALL, SOME, NONE = [True] * 4, [False, True, False, True], [False] * 4

@@ -231,5 +231,3 @@ def _placed(kept: list[Tensor], order: Tensor, name: str) -> Tensor:
     placed = torch.empty(joined.shape, dtype=dtype, device=order.device)
     placed[order] = joined.to(order.device, dtype)
     return placed
-
-

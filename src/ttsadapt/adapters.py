@@ -26,11 +26,17 @@ Adapter = Any
 """A module that is a peft `LoraLayer`: a mixin, whose type knows neither modules nor `get_delta_weight`."""
 
 
-class Follower(nn.Module):
-    """An adapter that stands behind a module: (B, T, C) -> (B, T, C) at every position by itself, so caches of decoding stay true."""
+class Switchable:
+    """A module that changes what a model does, and can be switched off: then the model acts as if it had never been put there.
 
-    enabled = True
-    """False: what it follows passes unchanged (a teacher is the model with its adapters off)"""
+    What it adds trains; a layer of the model that it took the place of stands inside of it under the name `base_layer`.
+    """
+
+    off: bool = False
+
+
+class Follower(Switchable, nn.Module):
+    """An adapter that stands behind a module: (B, T, C) -> (B, T, C) at every position by itself, so caches of decoding stay true."""
 
     def after(self, x: Tensor, given: Tensor) -> Tensor:
         """(B, T, C) that the module made of `given`, its first argument -> the same shape."""
@@ -41,7 +47,7 @@ class Follower(nn.Module):
         module.register_forward_hook(self._follow)
 
     def _follow(self, module: nn.Module, arguments: tuple[Any, ...], output: Any) -> Any:
-        if not self.enabled:
+        if self.off:
             return output
         if isinstance(output, tuple):
             return (self.after(output[0], arguments[0]), *output[1:])
@@ -53,6 +59,21 @@ def followers(backbone: nn.Module) -> list[Follower]:
     hooks = (hook for module in backbone.modules() for hook in module._forward_hooks.values())
     owners = (getattr(hook, "__self__", None) for hook in hooks)
     return [owner for owner in owners if isinstance(owner, Follower)]
+
+
+def switchable(backbone: nn.Module) -> list[Switchable]:
+    """All that are in the model or stand behind a module of it; peft's adapters have a switch of their own."""
+    return [*(m for m in backbone.modules() if isinstance(m, Switchable)), *followers(backbone)]
+
+
+def added_parameters(backbone: nn.Module) -> set[int]:
+    """id() of every parameter that an adapter brought along, peft's or a `Switchable` module's."""
+    added: set[int] = set()
+    for module in backbone.modules():
+        if isinstance(module, Switchable | BaseTunerLayer):
+            assert isinstance(module, nn.Module)
+            added |= {id(p) for n, p in module.named_parameters() if not n.startswith("base_layer.")}
+    return added
 
 
 @dataclass(frozen=True)

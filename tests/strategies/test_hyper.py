@@ -344,7 +344,7 @@ def test_the_teacher_is_the_untuned_model(tmp_path, others):
     for name, head in bare.items():
         torch.testing.assert_close(teacher[name].loss(), head.loss())
         assert (student[name].loss() - head.loss()).abs() > 1e-3
-    assert all(follower.enabled for follower in followers(learner.backbone))
+    assert all(not follower.off for follower in followers(learner.backbone))
 
 
 def test_ewc_names_what_to_use_instead(tmp_path):
@@ -360,7 +360,7 @@ def test_a_copy_takes_its_adapters_along(tmp_path):
     batch = features.collate(features.ids[:4])
     torch.testing.assert_close(task_loss(twin(batch))["codebook0"], task_loss(learner.backbone(batch))["codebook0"])
     with untuned(twin), torch.no_grad():
-        assert all(f.enabled for f in followers(learner.backbone)) and not any(f.enabled for f in followers(twin))
+        assert not any(f.off for f in followers(learner.backbone)) and all(f.off for f in followers(twin))
 
 
 def requests_of(features, speakers):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from ttsadapt.backbones.base import Backbone, Batch
 from ttsadapt.data.utterance import Utterance
-from ttsadapt.heads import Heads
+from ttsadapt.heads import Divergence, Heads
 
 if TYPE_CHECKING:
     from ttsadapt.data.features import FeatureSet
@@ -85,8 +85,11 @@ class Strategy(nn.Module):
     def enroll(self, utterances: Sequence[Utterance]) -> None:
         """Learn further voices from recordings, beside the frontend, which does so too. Nothing is trained."""
 
-    def penalty(self, batch: Batch, heads: Heads) -> Tensor | dict[str, Tensor] | None:
-        """One named term of the loss, or several; None when there is nothing to add for this batch."""
+    def penalty(self, batch: Batch, heads: Heads) -> Tensor | dict[str, Tensor] | list[Divergence] | None:
+        """One named term of the loss, or several; None when there is nothing to add for this batch.
+
+        Divergences are worked out with the task's loss, in one pass over each head, and are one term together.
+        """
         return None
 
     def save(self, backbone: Backbone, folder: Path) -> None:

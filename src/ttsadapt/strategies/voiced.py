@@ -69,7 +69,7 @@ class Voiced(Strategy):
         self._followers.append(follower)
 
     def condition(self, batch: Batch) -> None:
-        if not any(follower.enabled for follower in self._followers):
+        if not any(not follower.off for follower in self._followers):
             return
         speaker: Tensor = batch["speaker"]
         first, index = batch.get("voice_first", list(range(len(speaker)))), batch.get("voice_index")

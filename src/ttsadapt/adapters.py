@@ -87,10 +87,13 @@ class Spot:
     width: int
 
 
-def spots(backbone: Backbone, places: Sequence[str] | None, layers: Sequence[str] | None, key: str) -> dict[str, list[Spot]]:
+def spots(
+    backbone: Backbone, places: Sequence[str] | None, layers: Sequence[str] | None, inside: tuple[str, ...] | None, key: str
+) -> dict[str, list[Spot]]:
     """By group: behind which modules bottlenecks go, in the model's order. ConfigError, which names `key`, when nowhere.
 
-    `places`: groups of the backbone's slots, None for all; `layers`: globs over names of modules, None for all.
+    `places`: groups of the backbone's slots; `layers`: globs over names of modules; `inside`: what these begin with, a dot put behind
+    them. None of any: all.
     """
     slots = backbone.slots
     wrong = [place for place in places or () if place not in slots]
@@ -100,14 +103,18 @@ def spots(backbone: Backbone, places: Sequence[str] | None, layers: Sequence[str
     for group, slot in slots.items():
         if places is None or group in places:
             names = [(n, m) for n, m in backbone.named_modules() if any(fnmatchcase(n, glob) for glob in slot.modules)]
-            found[group] = [Spot(group, n, m, slot.width) for n, m in names if _asked(n, layers)]
+            found[group] = [Spot(group, n, m, slot.width) for n, m in names if _asked(n, layers, inside)]
     if not any(found.values()):
-        raise ConfigError(f"{key}.layers={list(layers or ())} matches none of the modules that a bottleneck may follow: {_slots(backbone)}")
+        raise ConfigError(
+            f"{key}: none of the modules that a bottleneck may follow ({_slots(backbone)}) is in {key}.where and matches "
+            f"{key}.layers={list(layers or '*')}: choose others"
+        )
     return {group: mine for group, mine in found.items() if mine}
 
 
-def _asked(name: str, layers: Sequence[str] | None) -> bool:
-    return layers is None or any(fnmatchcase(name, glob) for glob in layers)
+def _asked(name: str, layers: Sequence[str] | None, inside: tuple[str, ...] | None) -> bool:
+    asked = layers is None or any(fnmatchcase(name, glob) for glob in layers)
+    return asked and (inside is None or f"{name}.".startswith(inside))
 
 
 def _slots(backbone: Backbone) -> str:

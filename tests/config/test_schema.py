@@ -15,6 +15,7 @@ from ttsadapt.where.ranked import HighestLowest
 
 PLACES = {"where": "where@strategy.lora.where"}
 """of groups that lie inside of others"""
+COMMANDS = {"analysis": "analyze", "bench": "bench"}
 GROUPS = sorted(
     f"{file.parent.relative_to(paths.conf())}={file.stem}" for file in paths.conf().rglob("*.yaml") if file.parent != paths.conf()
 )
@@ -31,9 +32,9 @@ def test_every_command_passes(command, compose):
 @pytest.mark.parametrize("choice", GROUPS)
 def test_every_option_of_every_group_passes(choice, compose, tmp_path):
     group, option = choice.split("=")
-    name = "analyze" if group == "analysis" else "train"
+    name = COMMANDS.get(group, "train")
     cfg = compose(f"{group}=[{option}]" if group in MANY else f"{PLACES.get(group, group)}={option}", name=name)
-    for node in (cfg.backbone, cfg.data):  # files and folders of the user's own, from which others may follow
+    for node in (cfg[own] for own in ("backbone", "data") if own in cfg):  # the user's own files, from which others may follow
         for key in [k for k in node if OmegaConf.is_missing(node, k)]:
             node[key] = str(tmp_path)
     for key in OmegaConf.missing_keys(cfg):

@@ -33,6 +33,7 @@ from ttsadapt.strategies.full import Full
 from ttsadapt.strategies.hyper import Hyper
 from ttsadapt.strategies.hypernetwork import ConditionalNorm, Hypernetwork, PlainNorm, authors_name
 from ttsadapt.strategies.kd import KD, untuned
+from ttsadapt.where.ends import Last
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "analysis"))
 from toys import WIDTH, ToyFrontend, ToyLM, dataset
@@ -379,12 +380,19 @@ def test_voices_differ_and_company_does_not_matter(tmp_path):
     assert (together[0] - together[1]).abs().max() > 1e-2 and (together[0] - together[3]).abs().max() > 1e-2
 
 
+@pytest.mark.parametrize("kind", [BottleneckAdapter, Hyper])
+def test_where_keeps_to_blocks(kind, tmp_path):
+    learner, _ = learner_of(tmp_path, {"how": kind(where=Last(1))})
+    blocks = list(next(iter(learner.backbone.blocks.values())).values())
+    assert [bool(followers(block)) for block in blocks] == [False] * (len(blocks) - 1) + [True]
+
+
 def test_places_and_layers_choose(tmp_path):
     learner, _ = learner_of(tmp_path, {"adapter": BottleneckAdapter(places=["second"])})
     assert len(followers(learner.backbone)) == 1 and followers(learner.backbone.layers[1])
     with pytest.raises(ConfigError, match=r"places=\['third'\]: Voiced has first, second"):
         learner_of(tmp_path, {"adapter": BottleneckAdapter(places=["third"])})
-    with pytest.raises(ConfigError, match=r"layers=\['none'\] matches none"):
+    with pytest.raises(ConfigError, match=r"matches strategy.hyper.layers=\['none'\]"):
         learner_of(tmp_path, {"hyper": Hyper(layers=["none"])})
     with pytest.raises(ConfigError, match="ToyLM has no slots"):
         learner_of(tmp_path, {"adapter": BottleneckAdapter()}, ToyLM())

@@ -1,6 +1,7 @@
 """Bottleneck adapters behind the blocks' feed-forwards (Houlsby et al. 2019), the same for every voice: AdapterTTS of HyperTTS."""
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 from torch import nn
@@ -9,24 +10,33 @@ from ttsadapt.adapters import spots
 from ttsadapt.backbones.base import Backbone
 from ttsadapt.strategies.base import Strategy, Study
 from ttsadapt.strategies.bottleneck import Bottleneck
+from ttsadapt.where.base import Where
+from ttsadapt.where.inside import chosen
 
 
 class BottleneckAdapter(Strategy):
     """One for each module of the backbone's slots; `places` are groups of them, `layers` globs over names of modules."""
 
     def __init__(
-        self, bottleneck: int = 32, places: list[str] | None = None, layers: list[str] | None = None, lr: float | None = None
+        self,
+        bottleneck: int = 32,
+        places: list[str] | None = None,
+        layers: list[str] | None = None,
+        where: Where | None = None,
+        lr: float | None = None,
     ) -> None:
         super().__init__()
-        self.bottleneck, self.places, self.layers, self.lr = bottleneck, places, layers, lr
+        self.bottleneck, self.places, self.layers, self.where, self.lr = bottleneck, places, layers, where, lr
         self.adapters = nn.ModuleList()
         self._seed = 0
+        self._inside: tuple[str, ...] | None = None
 
     def study(self, study: Study) -> None:
         self._seed = int(torch.randint(2**31, (1,), generator=study.generator))
+        self._inside = chosen(self.where, study)
 
     def attach(self, backbone: Backbone) -> None:
-        found = spots(backbone, self.places, self.layers, "strategy.adapter")
+        found = spots(backbone, self.places, self.layers, self._inside, "strategy.adapter")
         device = next(backbone.parameters()).device
         with torch.random.fork_rng(devices=[]), device:
             torch.manual_seed(self._seed)
@@ -37,3 +47,7 @@ class BottleneckAdapter(Strategy):
 
     def trainable(self, backbone: Backbone) -> Iterable[nn.Parameter]:
         return self.parameters()
+
+    def save(self, backbone: Backbone, folder: Path) -> None:
+        if self.where is not None:
+            self.where.save(folder)

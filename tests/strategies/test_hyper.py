@@ -33,6 +33,8 @@ from ttsadapt.strategies.full import Full
 from ttsadapt.strategies.hyper import Hyper
 from ttsadapt.strategies.hypernetwork import ConditionalNorm, Hypernetwork, PlainNorm, authors_name
 from ttsadapt.strategies.kd import KD, untuned
+from ttsadapt.strategies.speaker_lora import SpeakerLoRA
+from ttsadapt.strategies.voice_embedding import Added, Joined
 from ttsadapt.where.ends import Last
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "analysis"))
@@ -380,7 +382,36 @@ def test_voices_differ_and_company_does_not_matter(tmp_path):
     assert (together[0] - together[1]).abs().max() > 1e-2 and (together[0] - together[3]).abs().max() > 1e-2
 
 
-@pytest.mark.parametrize("kind", [BottleneckAdapter, Hyper])
+@pytest.mark.parametrize("kind", [Added, Joined, SpeakerLoRA])
+def test_other_conditionings_start_as_nothing_learn_and_tell_voices_apart(kind, tmp_path):
+    backbone = Voiced().eval()
+    untouched = copy.deepcopy(backbone)
+    learner, features = learner_of(tmp_path, {"how": kind()}, backbone)
+    asked = requests_of(features, ["s0", "s1", "s0"])
+    for wave, wanted in zip(backbone.synthesize(asked), untouched.synthesize(asked)):
+        torch.testing.assert_close(wave, wanted)
+    losses = train(learner, features.collate(features.ids[:8]))
+    assert losses[-1] < losses[0]
+    together = backbone.eval().synthesize(asked)
+    for request, wave in zip(asked, together):
+        torch.testing.assert_close(backbone.synthesize([request])[0], wave)
+    torch.testing.assert_close(together[0], together[2])
+    assert (together[0] - together[1]).abs().max() > 1e-3
+
+
+def test_speakers_without_a_pair_are_spoken_by_the_untuned_model(tmp_path):
+    backbone = Voiced().eval()
+    untouched = copy.deepcopy(backbone)
+    learner, features = learner_of(tmp_path, {"how": SpeakerLoRA()}, backbone)
+    train(learner, features.collate(features.ids[:8]))
+    asked = requests_of(features, ["s9", "s0"])
+    (stranger, known), (base, other) = backbone.eval().synthesize(asked), untouched.synthesize(asked)
+    torch.testing.assert_close(stranger, base)
+    torch.testing.assert_close(backbone.synthesize(asked[:1])[0], base)
+    assert (known - other).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("kind", [BottleneckAdapter, Hyper, Added, Joined, SpeakerLoRA])
 def test_where_keeps_to_blocks(kind, tmp_path):
     learner, _ = learner_of(tmp_path, {"how": kind(where=Last(1))})
     blocks = list(next(iter(learner.backbone.blocks.values())).values())

@@ -138,7 +138,7 @@ def test_the_teacher_is_the_base_and_ewc_starts_at_nothing(data, tmp_path, name)
     held = learner.strategies["ewc"]
     fisher = {w.base: held.get_buffer(f"fisher{i}") for i, w in enumerate(held._held)}
     moved = [(fisher[p], after[n] - before[n]) for n, p in base_parameters(learner.backbone).items() if p in fisher]
-    wanted = sum(float((f * d.square()).sum()) for f, d in moved) / 2
+    wanted = sum((f * d.detach().square()).sum().item() for f, d in moved) / 2
     assert wanted > 0 and held.penalty(batch, {}).item() == pytest.approx(wanted, rel=1e-3)
 
 

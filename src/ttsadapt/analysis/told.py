@@ -89,5 +89,5 @@ def picture(rankings: Sequence[Ranking], path: Path) -> None:
         for axis, ranking in zip(axes, rankings):
             panel(axis, ranking)
         axes[0].set_ylabel("weight")
-        axes[0].legend(ncols=4, fontsize=7)
+        axes[-1].legend(ncols=4, fontsize=7)  # the default group has all there is
     save_png(figure, path)

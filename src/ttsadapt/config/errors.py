@@ -23,7 +23,7 @@ def one_line(error: BaseException) -> str | None:
     for cause in chain:
         if isinstance(cause, MissingConfigException):
             return _missing_config(cause)
-        if isinstance(cause, ConfigCompositionException) and str(cause).startswith("Could not override"):
+        if isinstance(cause, ConfigCompositionException) and "Did you mean to override" in str(cause):
             return " ".join(str(cause).split("\nTo append")[0].split())  # with the place that was probably meant
         if isinstance(cause, OverrideParseException):
             return _unreadable(cause)

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
 
+from ttsadapt.adapters import Adapter
 from ttsadapt.backbones.base import Backbone
 from ttsadapt.errors import ConfigError
 from ttsadapt.where.base import place, spelt
@@ -18,8 +19,9 @@ def refuse_clashes(backbone: Backbone, claimed: Mapping[str, Iterable[nn.Paramet
     for strategy, parameters in claimed.items():
         owners |= {id(p): strategy for p in parameters}
     clashes: dict[tuple[str, str], list[str]] = {}
-    for name, layer in backbone.named_modules():
-        if isinstance(layer, BaseTunerLayer):
+    for name, module in backbone.named_modules():
+        if isinstance(module, BaseTunerLayer):
+            layer: Adapter = module
             base = {id(p) for p in layer.get_base_layer().parameters()}
             whole = {owners[i] for i in base & owners.keys()}
             added = {owners[id(p)] for p in layer.parameters() if id(p) in owners and id(p) not in base}

@@ -53,7 +53,7 @@ class States:
                 "strategy.kd.cache=states: the output layer trains in this run, so the teacher's states no longer give its "
                 "predictions: use cache=topk or cache=none"
             )
-        return replace(student, **kept)
+        return replace(student, **kept)  # type: ignore[arg-type]  # the one field that `state` names
 
 
 class TopK:

@@ -54,7 +54,7 @@ def batch_of(data, origins=(TARGET,) * 4, which=slice(0, 4)):
     return batch | {"origin": torch.tensor(origins), "totals": totals(rows), "rehearsed": False}
 
 
-@pytest.mark.parametrize("model", [lambda: ToyLM(weights=(1.0, 0.5)), lambda: ToyMel(duration_weight=0.3)])
+@pytest.mark.parametrize("model", [lambda: ToyLM(weights=(1.0, 0.5)), ToyMel])
 def test_kept_states_teach_what_the_live_teacher_does(tmp_path, model):
     live, data = build(tmp_path, KD(rows="target"), model=model())
     kept, _ = build(tmp_path, KD(rows="target", cache="states"), model=model(), data=data)

@@ -143,7 +143,8 @@ def setting(layout: Layout) -> Setting:
         features.produce()
         sets.append(FeatureSet(features.folder, frontend, utterances, origin))
     torch.manual_seed(0)
-    return Setting(QwenTTS(frontend, **layout.size()), *sets, folder)
+    target, source = sets
+    return Setting(QwenTTS(frontend, **layout.size()), target, source, folder)
 
 
 class Counted(L.Callback):

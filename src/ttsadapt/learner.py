@@ -30,7 +30,7 @@ def adapt(backbone: Backbone, strategies: Mapping[str, Strategy], look: Look) ->
     claims: dict[int, tuple[nn.Parameter, float | None]] = {}
     for _, strategy in named:
         for parameter in [*strategy.trainable(backbone), *strategy.parameters()]:
-            claims.setdefault(id(parameter), (parameter, strategy.lr))
+            claims.setdefault(id(parameter), (parameter, strategy.rate(parameter)))
     if named and not claims:
         raise ConfigError(idle(strategies))
     for _, strategy in named:

@@ -61,7 +61,7 @@ def refuse_unmerged(learner: Learner, before: Collection[str]) -> None:
     own = [n for n, strategy in learner.strategies.items() if any(True for _ in strategy.parameters())]
     try:
         added = sorted(set(merged(learner.backbone)) ^ set(before))
-    except ConfigError as error:
+    except UserError as error:
         raise ConfigError(f"strategy=[{','.join(names)}] cannot be merged ({error}): only the last stage may use it") from error
     if own or added:
         what = f"{own[0]} has weights of its own" if own else f"{added[0]} is no weight of the base"

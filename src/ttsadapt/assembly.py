@@ -4,8 +4,8 @@ import hashlib
 import inspect
 import subprocess
 import sys
-from collections.abc import Iterable
-from dataclasses import dataclass
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from safetensors.torch import load_file
 
 from ttsadapt.artifacts import Artifact, ensure
 from ttsadapt.backbones.base import SOURCE, TARGET, Backbone, Frontend
-from ttsadapt.config.base import base_config
+from ttsadapt.config.base import base_config, lineage
 from ttsadapt.config.identity import run_folder, status
 from ttsadapt.data.features import Features, FeatureSet
 from ttsadapt.data.prepare import PreparedCorpus
@@ -30,8 +30,9 @@ from ttsadapt.files import content_hash, digest, write_text
 class Run(Artifact):
     """A run as something that others need: made by a process of its own when it is not there."""
 
-    def __init__(self, cfg: DictConfig, first: tuple[Artifact, ...] = ()) -> None:
-        self.cfg, self.folder, self.first = cfg, run_folder(cfg), first
+    def __init__(self, cfg: DictConfig, first: tuple[Artifact, ...] = (), says: str = "") -> None:
+        """`says`: what is printed when it starts."""
+        self.cfg, self.folder, self.first, self.says = cfg, run_folder(cfg), first, says
 
     @property
     def done(self) -> bool:
@@ -48,7 +49,7 @@ class Run(Artifact):
 
     def produce(self) -> None:
         steps = f"pretraining the model in {self.cfg.trainer.max_steps} steps" if self.cfg.strategy else "scoring the untuned model"
-        print(f"first, and only once: {steps}, in {self.folder}", flush=True)
+        print(self.says or f"first, and only once: {steps}, in {self.folder}", flush=True)
         config = self.folder / "config.yaml"
         write_text(config, OmegaConf.to_yaml(self.cfg, resolve=True))
         if subprocess.run([sys.executable, "-m", "ttsadapt.job", str(config)]).returncode:
@@ -56,6 +57,22 @@ class Run(Artifact):
 
     def build(self, folder: Path) -> None:
         raise AssertionError("a run fills its own folder")
+
+
+class Outcome(Artifact):
+    """What a finished run leaves to those that go on from it: whole weights, adapters merged in, and the frontend with its voices."""
+
+    def __init__(self, cfg: DictConfig, first: tuple[Artifact, ...] = ()) -> None:
+        self.run = Run(cfg, first)
+        self.folder = self.run.folder / "outcome"
+
+    def needs(self) -> tuple[Artifact, ...]:
+        return (self.run,)
+
+    def build(self, folder: Path) -> None:
+        from ttsadapt.finished import leave
+
+        leave(self.run.folder, folder)
 
 
 def run_lock(folder: Path) -> FileLock:
@@ -124,17 +141,30 @@ class Assembly:
 
     def __init__(self, cfg: DictConfig) -> None:
         self.cfg, self.cache = cfg, Path(cfg.paths.cache)
-        self.corpus = PreparedCorpus(instantiate(cfg.data), self.cache)
+        self.corpus = PreparedCorpus(instantiate(cfg.data), self.cache, cfg.get("only"))
         self.base_cfg = base_config(cfg)
-        # Where the run's own data have no source, what must not be forgotten is what the base was trained on.
-        base = self.base_cfg
-        self.before = self.corpus if base is None or base.data == cfg.data else PreparedCorpus(instantiate(base.data), self.cache)
+        runs = list(lineage(cfg))
+        # Where the run's own data have no source, what must not be forgotten is what the first base was trained on.
+        self.before = self._corpus(runs[-1][0]).part(None) if runs and runs[-1][0].data != cfg.data else self.corpus
+        self.earlier = [self._corpus(run) for run, stage in reversed(runs) if stage and run.train_on == "target"]
+        """what the stages before have learnt, the first one first"""
+
+    def _corpus(self, cfg: DictConfig) -> PreparedCorpus:
+        if cfg.data == self.cfg.data:
+            return self.corpus.part(cfg.get("only"))
+        return PreparedCorpus(instantiate(cfg.data), self.cache, cfg.get("only"))
+
+    @property
+    def corpora(self) -> tuple[PreparedCorpus, ...]:
+        """Its own, that of the first base, those of the stages before."""
+        return (self.corpus, self.before, *self.earlier)
 
     def needs(self) -> tuple[Artifact, ...]:
         """What must exist before training can start."""
         if self.base_cfg is None:
             return (self.corpus, FittedFrontend(self.cfg, self.corpus, self.cache))
-        return (self.corpus, self.before, Run(self.base_cfg, first=(self.before,)))
+        kind = Run if self.cfg.get("previous") is None else Outcome
+        return (*self.corpora, kind(self.base_cfg, first=self.corpora[1:]))
 
     @property
     def released(self) -> str | None:
@@ -147,9 +177,7 @@ class Assembly:
 
     @cached_property
     def base(self) -> Base:
-        place = (
-            FittedFrontend(self.cfg, self.corpus, self.cache).folder if self.base_cfg is None else run_folder(self.base_cfg) / "checkpoints"
-        )
+        place = self._place()
         frontend: Frontend = instantiate(self.cfg.backbone.frontend)
         frontend.restore(restore(place / "frontend.pt"))
         frontend.enroll([u for name in self.names() if name.endswith(".train") for u in self.utterances(name)])
@@ -167,12 +195,24 @@ class Assembly:
             ) from error
         return Base(frontend, backbone, content_hash(weights))
 
+    def _place(self) -> Path:
+        """The folder of the base's weights and frontend."""
+        if self.base_cfg is None:
+            return FittedFrontend(self.cfg, self.corpus, self.cache).folder
+        return Outcome(self.base_cfg).folder if self.cfg.get("previous") is not None else run_folder(self.base_cfg) / "checkpoints"
+
     def names(self) -> list[str]:
-        """Every "<set>.<split>" there is."""
-        return list(dict.fromkeys([*self.corpus.names(), *(n for n in self.before.names() if not n.startswith("target."))]))
+        """Every "<set>.<split>" there is; "stages" are the targets of the stages before."""
+        stages = [n.replace("target.", "stages.", 1) for c in self.earlier for n in c.names() if n.startswith("target.")]
+        return list(dict.fromkeys([*self.corpus.names(), *(n for n in self.before.names() if not n.startswith("target.")), *stages]))
 
     def utterances(self, name: str) -> list[Utterance]:
-        """Of a set and split such as "target.test"; DataError when the data has none."""
+        """Of a set and split such as "target.test", or of several ("source.train+stages.train"); DataError when the data has none."""
+        if "+" in name:
+            return distinct([self.utterances(part) for part in name.split("+")])
+        if name.startswith("stages.") and name in self.names():
+            target = name.replace("stages.", "target.", 1)
+            return distinct([corpus.utterances(target) for corpus in self.earlier if target in corpus.names()])
         for corpus in (self.corpus, self.before):
             if name in corpus.names() and name in self.names():
                 return corpus.utterances(name)
@@ -182,11 +222,27 @@ class Assembly:
         """Features of sets and splits, computed where they are not cached."""
         frontend = self.base.frontend
         state = digest([_state_key(frontend.state()), self.corpus.folder.name, self.before.folder.name, _sources(frontend)])
-        artifacts = [Features(self.cache / "features" / f"{state}-{name}", frontend, self.utterances(name), name) for name in names]
+        places = [self.cache / "features" / f"{state}-{name}{self.chosen(name)}" for name in names]
+        artifacts = [Features(place, frontend, self.utterances(name), name) for place, name in zip(places, names)]
         ensure(*artifacts)
         return [
-            FeatureSet(a.folder, frontend, a.utterances, SOURCE if n.startswith("source") else TARGET) for a, n in zip(artifacts, names)
+            FeatureSet(a.folder, frontend, a.utterances, SOURCE if n.startswith(("source", "stages")) else TARGET)
+            for a, n in zip(artifacts, names)
         ]
+
+    def chosen(self, *names: str) -> str:
+        """What tells the parts of one corpus apart in the names of folders; empty where it is all of it."""
+        sets = {part.partition(".")[0] for name in names for part in name.split("+")}
+        kept: list[Any] = [self.corpus.only] if self.corpus.only and "target" in sets else []
+        if "stages" in sets:
+            kept.append([[corpus.folder.name, corpus.only] for corpus in self.earlier])
+        return f"-{digest(kept)}" if kept else ""
+
+    @property
+    def remembered(self) -> str:
+        """The training data that strategies see as the source, for `utterances` and `features`; empty when there are none."""
+        names = [f"{kind}.train" for kind in self.cfg.get("remember") or ("source",)]
+        return "+".join(n for n in names if n in self.names())
 
     @property
     def learnt(self) -> str:
@@ -194,6 +250,20 @@ class Assembly:
         if self.cfg.train_on not in ("target", "source"):
             raise ConfigError(f"train_on={self.cfg.train_on}: target (adaptation) or source (pretraining)")
         return self.cfg.train_on
+
+
+def distinct(parts: Sequence[Sequence[Utterance]]) -> list[Utterance]:
+    """All utterances under ids of their own: one whose name is taken gets the number of its part before it."""
+    known: dict[str, Utterance] = {}
+    for number, part in enumerate(parts, 1):
+        for utterance in part:
+            if known.get(utterance.id) == utterance:
+                continue  # two stages learn from the same recording
+            name = utterance.id if utterance.id not in known else f"{number}-{utterance.id}"
+            if name in known:
+                raise DataError(f"{utterance.audio}: the id {name!r} is that of {known[name].audio} too: make every id different")
+            known[name] = replace(utterance, id=name)
+    return list(known.values())
 
 
 def _state_key(value: Any) -> Any:

@@ -117,7 +117,7 @@ def improvement(table: Mapping[str, Mapping[str, Mapping[str, Row]]], name: str,
     tuned, base = table[name][metric], table[f"base/{name}"][metric]
     ideal = table.get(f"recordings/{name}", {}).get(metric, {})
     both = [u for u in tuned if u in base]
-    after, before = ([_goodness(scores[u], ideal.get(u)) for u in both] for scores in (tuned, base))
+    after, before = ([goodness(scores[u], ideal.get(u)) for u in both] for scores in (tuned, base))
     weights, texts = [tuned[u]["weight"] for u in both], [tuned[u]["text"] for u in both]
     return paired_interval(sign * np.asarray(after), sign * np.asarray(before), weights=weights, groups=texts)
 
@@ -134,11 +134,16 @@ def told(summary: Mapping[str, Any], folder: Path) -> str:
     return "\n".join(lines)
 
 
-def _goodness(row: Row, ideal: Row | None) -> float:
+def goodness(row: Row, ideal: Row | None) -> float:
     """The value turned so that more is better; what is best near the reference counts its distance to the recording."""
     if row["better"] == "near reference":
         return math.nan if ideal is None else -abs(row["value"] - ideal["value"])
     return row["value"] if row["better"] == "higher" else -row["value"]
+
+
+def mean_of(scores: Mapping[str, Row]) -> dict[str, Any] | None:
+    """Mean, interval, n, unit, better, model and version of rows by utterance; None without any."""
+    return _mean(scores) if scores else None
 
 
 def _mean(scores: Mapping[str, Row]) -> dict[str, Any]:

@@ -1,13 +1,15 @@
 """What can be done with a finished run: score it again, let it speak; and what can be asked of a base: how its blocks rank."""
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import replace
 from pathlib import Path
 
 import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
+from safetensors.torch import save_file
 
+from ttsadapt.adapters import merged
 from ttsadapt.analysis.layers import shared
 from ttsadapt.analysis.ranking import Settings
 from ttsadapt.analysis.told import picture, table
@@ -17,7 +19,7 @@ from ttsadapt.backbones.base import Request
 from ttsadapt.config.base import untuned_config
 from ttsadapt.config.identity import run_folder
 from ttsadapt.data.audio import save
-from ttsadapt.errors import UserError
+from ttsadapt.errors import ConfigError, UserError
 from ttsadapt.evaluation import read_scores, summarise, told, write_scores
 from ttsadapt.files import read_json, write_json
 from ttsadapt.learner import Learner
@@ -29,12 +31,45 @@ def restored(folder: Path) -> tuple[Assembly, Learner]:
     """A run's tuned model, from its folder alone."""
     cfg = OmegaConf.load(folder / "config.yaml")
     assembly = Assembly(cfg)  # type: ignore[arg-type]
+    ensure(*assembly.corpora)
     ensure(*assembly.needs())
+    return assembly, _tuned(assembly, folder)
+
+
+def _tuned(assembly: Assembly, folder: Path) -> Learner:
     learner, claims = build_learner(assembly)
     if claims:
         last = folder / "checkpoints" / "last.ckpt"
         learner.load_state_dict(learner.completed(restore(last), str(last)))
-    return assembly, learner.eval()
+    return learner.eval()
+
+
+def leave(run: Path, place: Path) -> None:
+    """What others go on from, into `place`: model.safetensors, adapters merged in, and frontend.pt with every voice enrolled so far."""
+    assembly = Assembly(OmegaConf.load(run / "config.yaml"))  # type: ignore[arg-type]
+    ensure(*assembly.corpora)
+    ensure(*assembly.needs())
+    before = set(assembly.base.backbone.state_dict())
+    learner = _tuned(assembly, run)
+    refuse_unmerged(learner, before)
+    save_file({n: t.cpu().contiguous().clone() for n, t in merged(learner.backbone).items()}, place / "model.safetensors")
+    torch.save(assembly.base.frontend.state(), place / "frontend.pt")
+
+
+def refuse_unmerged(learner: Learner, before: Collection[str]) -> None:
+    """ConfigError when the tuned model is more than new values of the weights called `before`: another stage cannot go on from it.
+
+    That is a strategy with weights of its own, or one whose modules `adapters.merged` cannot take back into the layers.
+    """
+    names = list(learner.strategies)
+    own = [n for n, strategy in learner.strategies.items() if any(True for _ in strategy.parameters())]
+    try:
+        added = sorted(set(merged(learner.backbone)) ^ set(before))
+    except UserError as error:
+        raise ConfigError(f"strategy=[{','.join(names)}] cannot be merged ({error}): only the last stage may use it") from error
+    if own or added:
+        what = f"{own[0]} has weights of its own" if own else f"{added[0]} is no weight of the base"
+        raise ConfigError(f"strategy=[{','.join(names)}] cannot be merged ({what}): only the last stage may use it, or take full or lora")
 
 
 def evaluate(cfg: DictConfig, folder: Path, asked: Sequence[str]) -> None:

@@ -36,7 +36,7 @@ def adapt(backbone: Backbone, strategies: Mapping[str, Strategy], look: Look) ->
     claims: dict[int, tuple[nn.Parameter, float | None]] = {}
     for name, strategy in named:
         for parameter in claimed[name]:
-            claims.setdefault(id(parameter), (parameter, strategy.lr))
+            claims.setdefault(id(parameter), (parameter, strategy.rate(parameter)))
     if named and not claims:
         raise ConfigError(idle(strategies))
     for _, strategy in named:

@@ -74,7 +74,7 @@ def _train(cfg: DictConfig, folder: Path) -> float | None:
     write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
     assembly = Assembly(cfg)
     metrics = {name: instantiate(node) for name, node in cfg.metric.items()}
-    ensure(assembly.corpus, assembly.before)  # what follows reads them
+    ensure(*assembly.corpora)  # what follows reads them
     ensure(*assembly.needs(), *judge_needs(assembly, metrics))
     learner, claims = build_learner(assembly)
     stopwatch, trainer = Stopwatch(), None
@@ -134,7 +134,9 @@ def look(assembly: Assembly, name: str) -> Study:
     cfg = assembly.cfg
     (learnt,) = assembly.features(f"{assembly.learnt}.train")
     source = source_of(assembly)
-    cache = assembly.cache / "studies" / f"{assembly.base.hash or _drawn(cfg)}-{assembly.corpus.folder.name}"
+    past = assembly.remembered
+    seen = assembly.chosen("target", past) + ("" if past in ("", "source.train") else f"-{past}")
+    cache = assembly.cache / "studies" / f"{assembly.base.hash or _drawn(cfg)}-{assembly.corpus.folder.name}{seen}"
     cache.mkdir(parents=True, exist_ok=True)
     voices = [u for s in assembly.names() if s.endswith(".train") for u in assembly.utterances(s)]
     return Study(assembly.base.backbone, source, learnt, cache, cfg.seed, generator(cfg.seed, name), voices)
@@ -147,9 +149,9 @@ def _drawn(cfg: DictConfig) -> str:
 
 def source_of(assembly: Assembly) -> FeatureSet:
     """What must not be forgotten; without any, the first strategy that asks for it is told so."""
-    if "source.train" not in assembly.names():
+    if not assembly.remembered:
         return NoSource()  # type: ignore[return-value]
-    return assembly.features("source.train")[0]
+    return assembly.features(assembly.remembered)[0]
 
 
 class NoSource:

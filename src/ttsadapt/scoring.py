@@ -55,13 +55,17 @@ def _keep_recordings(assembly: Assembly, references: References, place: Path) ->
         plain = {u.id: u.audio for u in references.sets[name]}
         for kind, clips in (("recordings", plain), ("resynthesis", references.wavs(name))):
             for utterance, source in clips.items():
-                path = place / kind / name / f"{utterance}.wav"
-                path.parent.mkdir(parents=True, exist_ok=True)
-                path.unlink(missing_ok=True)
-                try:
-                    path.hardlink_to(source)
-                except OSError:
-                    shutil.copyfile(source, path)
+                link(source, place / kind / name / f"{utterance}.wav")
+
+
+def link(source: Path, path: Path) -> None:
+    """`path` becomes another name of the file `source`, or a copy where the disk has no links."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.unlink(missing_ok=True)
+    try:
+        path.hardlink_to(source)
+    except OSError:
+        shutil.copyfile(source, path)
 
 
 def judge_needs(assembly: Assembly, metrics: Mapping[str, UtteranceMetric]) -> list[Artifact]:

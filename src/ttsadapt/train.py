@@ -1,4 +1,4 @@
-"""`ttsadapt train`: one run, or a sweep of them. See `ttsadapt.run.train`."""
+"""`ttsadapt train`: one run, a sequence of stages, or a sweep of either. See `ttsadapt.run.train` and `ttsadapt.stages.follow`."""
 
 from omegaconf import DictConfig
 
@@ -6,6 +6,11 @@ from ttsadapt.config.app import command
 
 
 def job(cfg: DictConfig) -> float | None:
+    if cfg.stages:
+        from ttsadapt.stages import follow
+
+        follow(cfg)
+        return None
     from ttsadapt.run import train
 
     return train(cfg)

@@ -19,6 +19,7 @@ from ttsadapt.strategies.kd import KD, untuned
 from ttsadapt.strategies.lora import LoRA
 from ttsadapt.strategies.partial import Partial
 from ttsadapt.teachers import Likeliest, TopK
+from ttsadapt.where.random import Random
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "analysis"))
 from toys import VOCABULARY, WIDTH, ToyFrontend, ToyLM, ToyMel, dataset
@@ -120,7 +121,7 @@ def test_states_are_refused_where_the_output_layer_trains(tmp_path):
     with pytest.raises(ConfigError, match="the output layer trains") as error:
         learner.terms(batch_of(data))
     assert "\n" not in str(error.value)
-    below, _ = build(tmp_path, KD(rows="target", cache="states"), how=Partial(random=1), data=data)
+    below, _ = build(tmp_path, KD(rows="target", cache="states"), how=Partial(Random(1)), data=data)
     assert below.terms(batch_of(data))["kd"].abs() < 1e-6 and not below.strategies["kd"]._teacher
 
 

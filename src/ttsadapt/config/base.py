@@ -1,5 +1,6 @@
-"""Configs that follow from a config: the run that pretrains its base, and the same run with nothing adapted."""
+"""Configs that follow from a config: the run that made its base, and the same run with nothing adapted."""
 
+from collections.abc import Iterable, Iterator
 from copy import deepcopy
 from functools import lru_cache
 
@@ -16,11 +17,13 @@ _FROM_ITS_TRAINER = ("accelerator", "devices", "strategy", "compile", "gradient_
 
 
 def base_config(cfg: DictConfig) -> DictConfig | None:
-    """The config of the run that pretrains `cfg`'s base: the experiment `cfg.base` on `cfg`'s own backbone.
+    """The config of the run that made `cfg`'s base: the stage before (`cfg.previous`), else the experiment `cfg.base` on `cfg`'s backbone.
 
     Its data are `cfg`'s when they are of the same kind; a user's recordings are adapted to, the base keeps what it speaks.
     None when `cfg` trains from scratch. ConfigError when the experiment does not exist or needs a base itself.
     """
+    if cfg.get("previous") is not None:
+        return _computed_as(cfg, DictConfig(OmegaConf.to_container(cfg.previous, resolve=True)), ("paths", "resume", "report", "logger"))
     if cfg.base is None:
         return None
     try:
@@ -29,13 +32,24 @@ def base_config(cfg: DictConfig) -> DictConfig | None:
         raise ConfigError(f"base={cfg.base}: {str(error).removeprefix(f'experiments={cfg.base}: ')}") from error
     if base.base is not None:
         raise ConfigError(f"base={cfg.base}: that experiment has a base of its own ({base.base}); say `base: null` in it")
-    for name in _FROM_THE_RUN:
+    return _computed_as(cfg, base, (*_FROM_THE_RUN, *(["data"] if base.data._target_ == cfg.data._target_ else [])))
+
+
+def _computed_as(cfg: DictConfig, base: DictConfig, taken: Iterable[str]) -> DictConfig:
+    """`base` with what `cfg` says of the keys `taken`, and of how to compute (not what)."""
+    for name in taken:
         _take(base, cfg, name)
-    if base.data._target_ == cfg.data._target_:
-        _take(base, cfg, "data")
-    for name in _FROM_ITS_TRAINER:  # how to compute, not what
+    for name in _FROM_ITS_TRAINER:
         _take(base.trainer, cfg.trainer, name)
     return base
+
+
+def lineage(cfg: DictConfig) -> Iterator[tuple[DictConfig, bool]]:
+    """The runs that led to `cfg`'s base, the nearest first, each with whether it is an earlier stage of a sequence."""
+    now: DictConfig = cfg
+    while (base := base_config(now)) is not None:
+        yield base, now.get("previous") is not None
+        now = base
 
 
 def untuned_config(cfg: DictConfig) -> DictConfig:

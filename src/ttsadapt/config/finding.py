@@ -12,6 +12,8 @@ from ttsadapt.files import read_json
 def find(cfg: DictConfig) -> Path:
     """The folder that `run=` names: a path, or <study>/<run id> below the outputs; without `run`, that of the same overrides.
 
+    Of a sequence it is the run of its last stage.
+
     UserError when there is none, or when it has not finished.
     """
     folders = [run_folder(cfg)] if cfg.run is None else [Path(cfg.run).expanduser(), Path(cfg.paths.outputs) / cfg.run]
@@ -23,4 +25,5 @@ def find(cfg: DictConfig) -> Path:
     if (how := status(folder)) != "finished":
         why = f" ({read_json(folder / 'summary.json').get('error', 'no reason given')})" if how == "failed" else ""
         raise UserError(f"the run {folder} has not finished{why}: run `ttsadapt train` with its overrides first")
-    return folder
+    stages = read_json(folder / "summary.json").get("stages")
+    return Path(cfg.paths.outputs) / stages[-1]["run"] if stages else folder

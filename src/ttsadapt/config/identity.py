@@ -4,20 +4,23 @@ import re
 from dataclasses import fields
 from functools import lru_cache
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 from omegaconf import DictConfig, OmegaConf
 
 from ttsadapt.config.base import base_config
 from ttsadapt.config.paths import PACKAGE
 from ttsadapt.config.schema import TrainConfig
+from ttsadapt.config.stages import stage_configs, titles
 from ttsadapt.errors import UserError
 from ttsadapt.files import content_hash, digest, read_json, write_json
 
 INFRASTRUCTURE = {"study", "paths", "logger", "resume", "report"}
 INFRASTRUCTURE_OF_TRAINER = {"devices", "accelerator", "strategy", "compile", "gradient_checkpointing", "threads", "progress"}
 _WORKERS = {"workers", "num_workers", "processes"}
-_ONLY_TRAINING = {"optimizer", "scheduler", "trainer", "batch_frames"}
+_ONLY_TRAINING = {"optimizer", "scheduler", "trainer", "batch_frames", "remember"}
+_OFF: Final[dict[str, Any]] = {"stages": [], "remember": ["source"], "only": {"speaker": None, "emotion": None, "language": None}}
+"""what changes nothing is no part of an identity: runs made before there were stages stay known"""
 _LARGE = 8 << 20  # bytes from which on a content hash is remembered
 
 Status = Literal["missing", "finished", "failed", "partial"]
@@ -25,13 +28,19 @@ Status = Literal["missing", "finished", "failed", "partial"]
 
 def run_id(cfg: DictConfig) -> str:
     """12 hexadecimal digits. Strategies are a dict, so their order is no part of it."""
-    names = {f.name for f in fields(TrainConfig)} - INFRASTRUCTURE
+    if cfg.get("stages"):
+        scored = {name: _resolved(cfg, name) for name in ("metric", "evaluation")}
+        return digest([[run_id(stage) for stage in stage_configs(cfg)], titles(cfg), _by_content(scored, Path(cfg.paths.cache))])
+    names = {f.name for f in fields(TrainConfig) if f.name in cfg} - INFRASTRUCTURE - {"previous"}
     core = {name: _resolved(cfg, name) for name in names}
+    core = {k: v for k, v in core.items() if k not in _OFF or v != _OFF[k]}
     core["trainer"] = {k: v for k, v in core["trainer"].items() if k not in INFRASTRUCTURE_OF_TRAINER}
     if not core["strategy"]:  # nothing trains: what only training reads cannot change a number
         core = {k: v for k, v in core.items() if k not in _ONLY_TRAINING}
     base = base_config(cfg)
     core["base"] = run_id(base) if base is not None else None
+    if cfg.get("previous") is not None and base is not None:
+        core = _renamed(core, str(run_folder(base)), core["base"])  # what reads its files reads those of that run, wherever they lie
     return digest(_by_content(core, Path(cfg.paths.cache)))
 
 
@@ -62,6 +71,14 @@ def made_by_other_code(folder: Path) -> bool:
     """Was the run made by sources that differ from these? A run that does not say counts as other."""
     provenance = folder / "provenance.json"
     return not provenance.is_file() or read_json(provenance).get("code") != code_hash()
+
+
+def _renamed(value: Any, folder: str, name: str) -> Any:
+    if isinstance(value, dict):
+        return {k: _renamed(v, folder, name) for k, v in value.items()}
+    if isinstance(value, list):
+        return [_renamed(v, folder, name) for v in value]
+    return value.replace(folder, name) if isinstance(value, str) else value
 
 
 def _resolved(cfg: DictConfig, name: str) -> Any:

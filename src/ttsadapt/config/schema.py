@@ -33,6 +33,15 @@ class Evaluation:
 
 
 @dataclass
+class Only:
+    """Of the target: what a run learns and is tested on. None: all."""
+
+    speaker: list[str] | None
+    emotion: list[str] | None
+    language: list[str] | None
+
+
+@dataclass
 class Paths:
     outputs: str
     cache: str
@@ -68,6 +77,12 @@ class TrainConfig:
     seed: Annotated[int, ">= 0"]
     base: str | None
     train_on: Literal["target", "source"]
+    only: Only
+    remember: list[Literal["source", "stages"]]
+    """what strategies see as the source: what must not be forgotten"""
+    stages: list[Node]
+    previous: Node | None
+    """the whole config of the stage before, whose outcome is the base"""
     batch_frames: Positive
     """frames of an optimiser step, over all ranks and accumulated batches"""
     resume: bool
@@ -154,6 +169,10 @@ def check(cfg: DictConfig, command: str = "train") -> None:
     schema = signature(f"{__name__}.{SCHEMAS[command].__name__}")
     assert schema is not None
     _check_arguments({str(k): _plain(cfg, str(k)) for k in cfg if k != "hydra"}, schema, "")
+    if cfg.get("stages"):
+        from ttsadapt.config.stages import check_stages
+
+        check_stages(cfg)
 
 
 def _plain(cfg: DictConfig, key: str) -> Any:

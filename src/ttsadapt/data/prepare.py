@@ -2,6 +2,8 @@
 
 import errno
 from collections import Counter
+from collections.abc import Mapping, Sequence
+from copy import copy
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -18,8 +20,9 @@ from ttsadapt.text.phones import split_stress
 class PreparedCorpus(Artifact):
     """Manifests, audio and `card.json` of a corpus, in a folder named by what would be written there."""
 
-    def __init__(self, corpus: Corpus, cache: Path) -> None:
-        self.corpus = corpus
+    def __init__(self, corpus: Corpus, cache: Path, only: Mapping[str, Sequence[str] | None] | None = None) -> None:
+        """`only` of {"speaker", "emotion", "language"}: the values that the target's utterances may have; what is on disk is the whole."""
+        self.corpus, self.only = corpus, _asked(only)
         self.name = type(corpus).__name__.lower()
         self.fingerprint = corpus.fingerprint()
         self.folder = Path(cache) / "corpora" / f"{self.name}-{self.fingerprint}"
@@ -43,14 +46,41 @@ class PreparedCorpus(Artifact):
         return read_json(self.folder / "card.json")
 
     def names(self) -> list[str]:
-        """Every "<set>.<split>" that this corpus has."""
-        return manifest.names(self.folder)
+        """Every "<set>.<split>" that this corpus has, and that is not empty of what is asked for."""
+        return [n for n in manifest.names(self.folder) if not self._partial(n) or self.utterances(n)]
 
     def utterances(self, name: str) -> list[Utterance]:
         """Of "<set>.<split>", such as "target.train". Raises DataError when the corpus has no such part."""
         if name not in self._read:
-            self._read[name] = manifest.read(self.folder, name)
+            self._read[name] = self._chosen(manifest.read(self.folder, name), name)
         return list(self._read[name])
+
+    def part(self, only: Mapping[str, Sequence[str] | None] | None) -> "PreparedCorpus":
+        """The same corpus, another part of its target."""
+        other = copy(self)
+        other.only, other._read = _asked(only), {}
+        return other
+
+    def _partial(self, name: str) -> bool:
+        return bool(self.only) and name.startswith("target.")
+
+    def _chosen(self, utterances: list[Utterance], name: str) -> list[Utterance]:
+        if not self._partial(name):
+            return utterances
+        kept = [u for u in utterances if all(getattr(u, key) in values for key, values in self.only.items())]
+        if name == "target.train":
+            for key, values in self.only.items():
+                if missing := sorted(set(values) - {getattr(u, key) for u in utterances}):
+                    there = ", ".join(sorted({getattr(u, key) for u in utterances}))
+                    raise DataError(f"only.{key}={missing}: the target's training recordings have {there}")
+            if not kept:
+                asked = ", ".join(f"{key}={values}" for key, values in self.only.items())
+                raise DataError(f"only: no training recording of the target has {asked}: leave some of it out")
+        return kept
+
+
+def _asked(only: Mapping[str, Sequence[str] | None] | None) -> dict[str, list[str]]:
+    return {str(key): sorted(values) for key, values in (only or {}).items() if values}
 
 
 def _card(sets: dict[str, list[Utterance]]) -> dict[str, Any]:

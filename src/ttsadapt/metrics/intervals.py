@@ -39,7 +39,7 @@ def interval(
     if n == 0:
         return Interval(math.nan, math.nan, math.nan, 0)
     if groups is not None:
-        value, weight = _grouped(value, weight, np.asarray(groups)[known])
+        value, weight = grouped(value, weight, np.asarray(groups)[known])
     mean = float(np.average(value, weights=weight))
     if len(value) == 1:
         return Interval(mean, math.nan, math.nan, n)
@@ -51,7 +51,7 @@ def interval(
     return Interval(mean, *_bootstrapped(value, weight, draws, seed), n)
 
 
-def _grouped(value: np.ndarray, weight: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def grouped(value: np.ndarray, weight: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Weighted mean and summed weight of each group: the mean over all stays what it was."""
     _, index = np.unique(groups, return_inverse=True)
     total = np.bincount(index, weight)

@@ -16,6 +16,7 @@ from ttsadapt.reports.compare import Preservation, Table, main_table, ordered, r
 from ttsadapt.reports.numbers import count, fixed, percent, seconds
 from ttsadapt.reports.plots import svg
 from ttsadapt.reports.provenance import date, what_ran
+from ttsadapt.reports.sequences import Sequences
 from ttsadapt.reports.study import Spoken
 from ttsadapt.reports.systems import Systems
 from ttsadapt.reports.tables import NOTE, ROLES
@@ -29,7 +30,14 @@ FEW_COLUMNS = 14
 """up to here every set's columns are shown at first; beyond, only target and source"""
 
 
-def render(systems: Systems, changes: Table, preservation: Preservation, heard: Sequence[Listening], figures: Mapping[str, Figure]) -> str:
+def render(
+    systems: Systems,
+    changes: Table,
+    preservation: Preservation,
+    heard: Sequence[Listening],
+    figures: Mapping[str, Figure],
+    sequences: Sequences,
+) -> str:
     environment = Environment(
         loader=PackageLoader("ttsadapt.reports", "templates"),
         autoescape=True,
@@ -50,6 +58,7 @@ def render(systems: Systems, changes: Table, preservation: Preservation, heard: 
         changes=changes,
         drift=[s for s in systems.study.sets if any(x.drift(s) is not None for x in systems)],
         preservation=preservation,
+        sequences=sequences,
         figures={name: Markup(svg(figure, name, ALT[name])) for name, figure in figures.items()},
         probes=probes(systems),
         heard=heard,

@@ -70,6 +70,10 @@ class Strategy(nn.Module):
         """What this strategy wants trained. Only the Learner sets requires_grad."""
         return ()
 
+    def rate(self, parameter: nn.Parameter) -> float | None:
+        """Learning rate of something that `trainable` gave; None: the optimiser's."""
+        return self.lr
+
     @property
     def claims(self) -> bool:
         """Can it want anything trained? Known before there is a model."""

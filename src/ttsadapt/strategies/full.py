@@ -1,6 +1,6 @@
 """Full fine-tuning: every weight of the pretrained model trains."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from torch import nn
 
@@ -13,16 +13,45 @@ from ttsadapt.strategies.base import Strategy
 class Full(Strategy):
     """All parameters, or those of some components (`components: [decoder]`), embeddings and heads included."""
 
-    def __init__(self, components: list[str] | None = None, lr: float | None = None) -> None:
+    def __init__(
+        self,
+        components: list[str] | None = None,
+        frozen: list[str] | None = None,
+        lrs: Mapping[str, float] | None = None,
+        lr: float | None = None,
+    ) -> None:
+        """`frozen` components stay as they are, whatever else holds their parameters; `lrs` gives components rates of their own."""
         super().__init__()
-        self.components, self.lr = components, lr
+        self.components, self.frozen, self.lrs, self.lr = components, list(frozen or ()), dict(lrs or {}), lr
+        self._rates: dict[int, float] = {}
 
     def trainable(self, backbone: Backbone) -> Iterable[nn.Parameter]:
-        if self.components is None:
-            return matching(backbone, ("*",))
-        unknown = [name for name in self.components if name not in backbone.components]
-        if unknown:
-            raise ConfigError(
-                f"strategy.full.components={unknown}: {type(backbone).__name__} has the components {sorted(backbone.components)}"
-            )
-        return matching(backbone, [glob for name in self.components for glob in backbone.components[name]])
+        """ConfigError for a component that the backbone does not have, or that has a rate and does not train."""
+        for key, names in {"components": self.components or (), "frozen": self.frozen, "lrs": self.lrs}.items():
+            if unknown := [name for name in names if name not in backbone.components]:
+                known = ", ".join(sorted(backbone.components)) or "none"
+                raise ConfigError(f"strategy.full.{key}={unknown}: the components of {type(backbone).__name__} are {known}")
+        stays = {id(p) for name in self.frozen for p in _of(backbone, name)}
+        globs = ["*"] if self.components is None else [glob for name in self.components for glob in backbone.components[name]]
+        chosen = [p for p in matching(backbone, globs) if id(p) not in stays]
+        self._rates = self._own(backbone, {id(p) for p in chosen})
+        return chosen
+
+    def rate(self, parameter: nn.Parameter) -> float | None:
+        return self._rates.get(id(parameter), self.lr)
+
+    def _own(self, backbone: Backbone, chosen: set[int]) -> dict[int, float]:
+        """Rates of the parameters whose component has one."""
+        rates: dict[int, float] = {}
+        for name, lr in self.lrs.items():
+            mine = [id(p) for p in _of(backbone, name) if id(p) in chosen]
+            if not mine:
+                raise ConfigError(f"strategy.full.lrs.{name}: this component does not train: leave its rate out, or train it")
+            if any(rates.get(p, lr) != lr for p in mine):
+                raise ConfigError(f"strategy.full.lrs.{name}: shares parameters with a component of another rate: give both the same")
+            rates |= dict.fromkeys(mine, lr)
+        return rates
+
+
+def _of(backbone: Backbone, component: str) -> Iterable[nn.Parameter]:
+    return matching(backbone, backbone.components[component])

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from ttsadapt.backbones.base import SOURCE, TARGET
-from ttsadapt.data.sampling import SMALLEST_STEP, StepSampler
+from ttsadapt.data.sampling import SMALLEST_STEP, StepSampler, bucketed
 from ttsadapt.errors import ConfigError
 from ttsadapt.strategies.base import Mix
 
@@ -132,3 +132,12 @@ def test_a_set_smaller_than_a_step_is_gone_through_again_and_again():
     rows = [d.rows for part in parts for d in part]
     assert [len(part) for part in parts] == [2, 2] and all(rows)
     assert {i for row in rows for _, i in row} == {"t0", "t1", "t2"}
+
+
+@pytest.mark.parametrize("count", range(1, 40))
+def test_groups_of_like_length_hold_every_utterance_once(count):
+    draw = torch.Generator().manual_seed(count)
+    frames = torch.randint(20, 200, (count,), generator=draw).tolist()
+    groups = bucketed(frames, 500, 4, draw)
+    assert sorted(i for group in groups for i in group) == list(range(count))
+    assert all(len(group) >= min(4, count) for group in groups)

@@ -53,7 +53,8 @@ def bucketed(frames: Sequence[int], budget: int, smallest: int, generator: torch
             longest = frames[i]
         groups[-1].append(i)
     if len(groups) > 1 and len(groups[-1]) < smallest:
-        groups[-2] += groups.pop()
+        rest = groups.pop()
+        groups[-1] += rest
     return [groups[k] for k in torch.randperm(len(groups), generator=generator).tolist()]
 
 

@@ -35,6 +35,7 @@ def built(mini, together):
     ensure(*assembly.needs())
     learner, _ = build_learner(assembly)
     loader = build_data(assembly, learner).train_dataloader()
+    loader.generator = torch.Generator().manual_seed(0)  # as `callbacks.state` has it: making an iterator draws from it
     optimizer = torch.optim.AdamW([p for p in learner.parameters() if p.requires_grad], lr=3e-3)
     return learner.train(), loader, optimizer
 

@@ -132,7 +132,8 @@ class Told:
         logits = torch.zeros(1, int(samples[0]) // 320 + 1, 1 + len(self.card["phones"]))
         logits[0, :, 0] = 5.0
         for phone, name in zip(self.said, self.transcribe(audio)):
-            logits[0, round((phone.start + phone.end) / 2 * 50), self.card["phones"].index(name) + 1] = 10.0
+            step = min(round((phone.start + phone.end) / 2 * 50), logits.shape[1] - 1)
+            logits[0, step, self.card["phones"].index(name) + 1] = 10.0
         return logits
 
 

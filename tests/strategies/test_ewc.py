@@ -224,21 +224,20 @@ def fitted(model, ewc, features, trained, steps, optimizer=None):
 @pytest.mark.parametrize("how", ["weights", "lora"])
 def test_a_budget_is_kept_on_the_measured_divergence(tmp_path, how):
     reached = {}
-    for budget in (None, 0.02, 0.1):
-        model, ewc, features = studied(tmp_path, strength=1.0, budget=budget, every=5, watched=24)
+    for budget in (None, 0.04):
+        model, ewc, features = studied(tmp_path, strength=0.1, budget=budget, every=5, watched=24)
         trained = {id(p) for p in model.parameters()} if how == "weights" else lora(model)
         ewc.ready(model, trained)
         fitted(model, ewc, features, trained, 300)
-        batches = list(features.batches(200))
-        untouched = ToyLM().eval()
+        batches, untouched = list(features.batches(200)), ToyLM().eval()
         with torch.no_grad():
-            pairs = [(model.eval()(b)["codebook0"], untouched(b)["codebook0"]) for b in batches]
+            pairs = [(model(b)["codebook0"], untouched(b)["codebook0"]) for b in batches]
             reached[budget] = torch.cat([now.kl_per_position(base) for now, base in pairs]).mean().item()
         if budget:
             assert ewc.drift().item() == pytest.approx(reached[budget], rel=1e-3), "the watched utterances are all there are"
             assert set(ewc.metrics()) == {"nats", "kl", "strength"}
-    assert reached[None] > 0.3, "without it there is something to keep"
-    assert reached[0.02] == pytest.approx(0.02, rel=0.35) and reached[0.1] == pytest.approx(0.1, rel=0.35), reached
+    assert reached[None] > 0.1, "without it there is something to keep"
+    assert reached[0.04] == pytest.approx(0.04, rel=0.35), reached
 
 
 def test_the_multiplier_survives_a_checkpoint(tmp_path):

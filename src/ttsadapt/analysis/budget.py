@@ -5,14 +5,15 @@ the measured KL ends up many times the estimate.
 """
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from ttsadapt.analysis.fisher import resting
 from ttsadapt.backbones.base import Backbone, Batch, to_device
-from ttsadapt.heads import Categorical, Heads
+from ttsadapt.heads import Categorical, Head, Heads
 
 Teach = Callable[[int, Batch], Heads]
 """number of a watched batch and the batch on the device -> the untuned model's predictions"""
@@ -86,8 +87,12 @@ def _final(heads: Heads) -> Heads:
 
 
 def on_device(heads: Heads, device: torch.device) -> Heads:
-    fields = {n: {k: v.to(device) for k, v in vars(h).items() if isinstance(v, Tensor)} for n, h in heads.items()}
-    return {n: replace(h, **fields[n]) for n, h in heads.items()}
+    def moved(head: Head) -> Head:
+        values = {f.name: getattr(head, f.name) for f in fields(head)}
+        tensors: dict[str, Any] = {k: v.to(device) for k, v in values.items() if isinstance(v, Tensor)}
+        return replace(head, **tensors)
+
+    return {n: moved(head) for n, head in heads.items()}
 
 
 def _as_is(logits: Tensor) -> Tensor:

@@ -88,3 +88,13 @@ def test_projection_is_made_once():
     head.project = lambda h: calls.append(1) or h
     head.loss(), head.sampled().loss(), head.select(torch.ones(4, dtype=torch.bool)).loss()
     assert len(calls) == 1
+
+
+def test_what_is_drawn_from_a_small_head_has_a_gradient():
+    torch.manual_seed(0)
+    hidden, weight = torch.randn(6, 3), torch.randn(4, 3, requires_grad=True)
+    head = Categorical(
+        torch.zeros(6, dtype=torch.long), torch.zeros(6, dtype=torch.long), "tokens", hidden=hidden, project=lambda h: h @ weight.T
+    )
+    head.drawn_score(torch.Generator().manual_seed(0)).backward()
+    assert weight.grad is not None and weight.grad.abs().sum() > 0

@@ -179,6 +179,8 @@ class Categorical(Head):
         return Projected(self.hidden.detach(), projector(self.project, autocast_dtype(self.hidden), ()))
 
     def sampled(self, generator: torch.Generator | None = None) -> Self:
+        if not self.large:
+            _ = self.logits  # kept with their graph: the score of what is drawn is read off them, too
         with torch.no_grad():
             target = self.by_chunks(lambda own, _: drawn(own.logits.detach().softmax(-1), generator))
         head = replace(self, target=target)

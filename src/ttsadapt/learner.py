@@ -113,6 +113,7 @@ class Learner(L.LightningModule):
         every: int = self.trainer.log_every_n_steps  # type: ignore[attr-defined]  # set, never declared
         if (self.global_step + 1) % every == 0 or self.global_step == 0:
             logged = {f"train/{name}": term for name, term in named.items()}
+            logged |= {f"train/{n}/{k}": v for n, s in self.strategies.items() for k, v in s.metrics().items()}  # type: ignore[operator]
             self.log_dict(logged | {"train/loss": loss.detach(), "lr": self._lr()}, batch_size=1, sync_dist=self.trainer.world_size > 1)
         return {"loss": loss, "terms": named}
 

@@ -139,7 +139,8 @@ def look(assembly: Assembly, name: str) -> Study:
     cache = assembly.cache / "studies" / f"{assembly.base.hash or _drawn(cfg)}-{assembly.corpus.folder.name}{seen}"
     cache.mkdir(parents=True, exist_ok=True)
     voices = [u for s in assembly.names() if s.endswith(".train") for u in assembly.utterances(s)]
-    return Study(assembly.base.backbone, source, learnt, cache, cfg.seed, generator(cfg.seed, name), voices)
+    corpora = tuple(dict.fromkeys((assembly.corpus.folder, assembly.before.folder)))
+    return Study(assembly.base.backbone, source, learnt, cache, cfg.seed, generator(cfg.seed, name), voices, corpora, assembly.cache)
 
 
 def _drawn(cfg: DictConfig) -> str:
@@ -159,7 +160,8 @@ class NoSource:
 
     def __getattr__(self, name: str) -> Any:
         raise DataError(
-            "a strategy looks at source utterances (csp, ewc and rehearsal do) and the data have none: give data.source, or leave it out"
+            "a strategy looks at source utterances (csp, ewc and rehearsal do) and the data have none: give data.source, or leave it out "
+            "(generative_rehearsal needs none: the base speaks what is rehearsed)"
         )
 
     def __len__(self) -> int:
@@ -178,7 +180,8 @@ def build_data(assembly: Assembly, learner: Learner) -> AdaptationData:
     mix: Mix | None = next((m for m in mixes if m is not None), None)
     sets = valid_sets(assembly)
     valid = dict(zip(sets, assembly.features(*(f"{s}.valid" for s in sets))))
-    return AdaptationData(learnt, source if mix else None, valid, mix, cfg.batch_frames, cfg.seed, cfg.trainer.accumulate)
+    rehearsed = None if mix is None else mix.source or source
+    return AdaptationData(learnt, rehearsed, valid, mix, cfg.batch_frames, cfg.seed, cfg.trainer.accumulate)
 
 
 def _keep(learner: Learner, assembly: Assembly, folder: Path) -> None:

@@ -76,6 +76,33 @@ def test_the_rehearsed_share_of_frames_is_exact():
         assert abs(source / (source + target) - 0.25) < 0.01
 
 
+AWKWARD = {
+    "two lengths": ([30] * 100 + [900] * 40, [25] * 150 + [800] * 30),
+    "all of one": ([77] * 90, [611] * 20),
+    "three utterances": ([50, 60, 70, 800, 900, 20], [10, 900, 700]),
+    "long ones": (list(range(40, 240)), list(range(300, 890, 5))),
+}
+
+
+@pytest.mark.parametrize("share", [0.1, 0.25, 0.5, 0.8])
+@pytest.mark.parametrize("lengths", AWKWARD.values(), ids=AWKWARD)
+def test_the_share_is_exact_in_any_fifty_steps_whatever_the_lengths(lengths, share):
+    """Within 1 % as long as no source utterance is longer than half a step's target frames / (1 - share)^2."""
+    target, source = (Lengths(len(frames), origin, str(origin)) for origin, frames in zip((TARGET, SOURCE), lengths))
+    for features, frames in zip((target, source), lengths):
+        features.lengths = {i: {"frames": f} for i, f in zip(features.ids, frames)}
+    sampler = StepSampler(target, frames=1800, seed=3, source=source, mix=Mix(share, source.ids))
+    steps = list(itertools.islice(itertools.chain.from_iterable(iter(lambda: sampler, None)), 250))
+    frames = torch.tensor([step.totals["frames"] for step in steps])
+    assert max(lengths[1]) < 0.5 * frames[:, TARGET].float().mean() / (1 - share) ** 2
+    windows = frames.unfold(0, 50, 1).sum(-1).double()  # (starts, origins)
+    shares = windows[:, SOURCE] / windows.sum(1)
+    assert len(shares) == 201 and (shares - share).abs().max() < 0.01
+    drawn = [i for step in steps for origin, i in step.rows if origin == SOURCE]
+    counts = [drawn.count(i) for i in source.ids]
+    assert max(counts) - min(counts) <= 1, "all of the buffer before any comes again"
+
+
 def test_ranks_and_accumulation_split_the_same_steps():
     whole = list(rehearsed())
     parts = [list(rehearsed(rank=r, ranks=2, accumulate=2)) for r in (0, 1)]

@@ -12,44 +12,48 @@ KL(before || after). Continuous heads: the information of the stated likelihood,
 """
 
 import copy
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 
 import torch
-from filelock import FileLock
-from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 from tqdm import tqdm
 
 from ttsadapt.adapters import base_parameters
+from ttsadapt.analysis.information import Diagonal, Information, Whole
 from ttsadapt.backbones.base import Backbone, Batch, to_device
 from ttsadapt.data.features import FeatureSet
 from ttsadapt.errors import DataError, UserError
-from ttsadapt.files import replacing
 from ttsadapt.heads import Heads
 
 
 def fisher(backbone: Backbone, batches: Iterable[Batch], generator: torch.Generator) -> dict[str, Tensor]:
     """float32 tensors of the shape of each parameter, by original name; the backbone is left as it was found."""
+    return {n: i.tensors()[""] for n, i in estimated(backbone, batches, generator, Whole).items()}
+
+
+def estimated(backbone: Backbone, batches: Iterable[Batch], generator: torch.Generator, kept: type[Information]) -> Diagonal:
+    """As `fisher`, kept whole or as sums of rows and columns; then no more than one gradient is ever held whole."""
     weights = {n: p for n, p in base_parameters(backbone).items() if p.is_floating_point()}
     device = next(iter(weights.values())).device
     generator = _beside(device, generator)
     with measured(backbone):
-        total = [torch.zeros_like(p) for p in weights.values()]
+        total: list[Information] = [kept.of(p) for p in weights.values()]
         mass = 0.0
         for batch in tqdm(batches, "Fisher information", unit="batch", leave=False):
             heads = backbone(to_device(batch, device))
-            _check(heads, batch)
+            if mass == 0:  # drawing from what is not finite ends some devices; weights that are not show in the first batch
+                _check(heads, batch)
             score, size = drawn_score(heads, generator)
+            if not score.isfinite():
+                _check(heads, batch)
             if size > 0:
                 gradients = torch.autograd.grad(score, list(weights.values()), allow_unused=True)
                 _add_squares(total, gradients)
                 mass += size
     if mass == 0:
         raise DataError("Fisher information: the source utterances hold no supervised position: give more, or other, source data")
-    return {n: t / mass for n, t in zip(weights, total)}
+    return {n: i.mapped(lambda t: t.div_(mass)) for n, i in zip(weights, total)}
 
 
 def drawn_score(heads: Heads, generator: torch.Generator) -> tuple[Tensor, float]:
@@ -100,25 +104,6 @@ def drawn(features: FeatureSet, utterances: int, generator: torch.Generator) -> 
     return part
 
 
-def store(path: Path, estimate: Callable[[], dict[str, Tensor]]) -> None:
-    """Write the estimate to `path` (safetensors) unless it is there; of several processes one estimates, the others wait."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(path.with_name(f".{path.name}.lock")):
-        if not path.exists():
-            with replacing(path) as temporary:
-                save_file({n: t.cpu().contiguous() for n, t in estimate().items()}, temporary)
-
-
-def read(path: Path, names: Sequence[str]) -> dict[str, Tensor]:
-    """Those of `names` that the file holds."""
-    try:
-        with safe_open(path, framework="pt") as file:
-            held = set(file.keys())
-            return {n: file.get_tensor(n) for n in names if n in held}
-    except SafetensorError as error:
-        raise UserError(f"{path} is not a readable safetensors file ({error}): delete it and run the command again") from error
-
-
 def _beside(device: torch.device, generator: torch.Generator) -> torch.Generator:
     """A generator on the device: the given one, or one seeded by it."""
     if generator.device.type == device.type:
@@ -128,9 +113,10 @@ def _beside(device: torch.device, generator: torch.Generator) -> torch.Generator
 
 
 @torch.no_grad()
-def _add_squares(total: list[Tensor], gradients: Sequence[Tensor | None]) -> None:
-    used = [(t, g) for t, g in zip(total, gradients) if g is not None]
-    torch._foreach_addcmul_([t for t, _ in used], [g for _, g in used], [g for _, g in used])
+def _add_squares(total: Sequence[Information], gradients: Sequence[Tensor | None]) -> None:
+    for information, gradient in zip(total, gradients):
+        if gradient is not None:
+            information.add_square_(gradient)
 
 
 def _check(heads: Heads, batch: Batch) -> None:

@@ -84,6 +84,11 @@ class Frontend(ABC):
     def enroll(self, utterances: Sequence[Utterance]) -> None:
         """Learn further voices from their training recordings; a frontend without voice conditioning has nothing to do."""
 
+    @property
+    def known_speakers(self) -> list[str]:
+        """Whose voices can be asked for: those of the pretraining data and those that were enrolled; [] when it is told no voice."""
+        return []
+
     @abstractmethod
     def __call__(self, utterance: Utterance) -> dict[str, Tensor]:
         """Features of one utterance. Raises DataError in one line when it cannot be used (no alignment, silence ...)."""

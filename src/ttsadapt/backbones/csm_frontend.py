@@ -97,6 +97,10 @@ class CsmFrontend(Frontend):
         self.pace = (min(paces), sum(paces) / len(paces), max(paces))
         self.enroll(utterances)
 
+    @property
+    def known_speakers(self) -> list[str]:
+        return self.voices.speakers
+
     def enroll(self, utterances: Sequence[Utterance]) -> None:
         if self.context:
             self.voices.enroll(utterances, self._reference)

@@ -87,6 +87,10 @@ class FastSpeech2Frontend(Frontend):
             std = joined.std(0, correction=0).nan_to_num(1.0).clamp_min(0.05)
             self.scales[name] = torch.stack([joined.mean(0).nan_to_num(0.0), std])
 
+    @property
+    def known_speakers(self) -> list[str]:
+        return sorted(self.speakers)
+
     def enroll(self, utterances: Sequence[Utterance]) -> None:
         """Add the voices of these training recordings. A voice that is known keeps its vector: the base must not shift."""
         new = [u for u in utterances if u.speaker not in self.speakers]

@@ -130,6 +130,10 @@ class Voices:
         self.each, self.seconds = each, seconds
         self._known: dict[str, dict[str, dict[str, Reference]]] = {}
 
+    @property
+    def speakers(self) -> list[str]:
+        return sorted(self._known)
+
     def enroll(self, utterances: Sequence[Utterance], make: Callable[[Utterance], Reference]) -> None:
         """Add speakers, and emotions of speakers, that are new. Those that are known keep their recordings."""
         groups: dict[tuple[str, str], list[Utterance]] = {}

@@ -91,6 +91,10 @@ class QwenTTSFrontend(SpeechTokenFrontend):
         self.codec.fit(recordings(), phone_times(utterances))
         self.pace = (min(paces), sum(paces) / len(paces), max(paces))
 
+    @property
+    def known_speakers(self) -> list[str]:
+        return sorted(self.voices)
+
     def enroll(self, utterances: Sequence[Utterance]) -> None:
         """Add the voices of these recordings. A voice that is known keeps its vector, so that the base does not shift."""
         new = [u for u in utterances if u.speaker not in self.voices]

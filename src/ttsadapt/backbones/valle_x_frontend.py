@@ -108,6 +108,10 @@ class VALLEXFrontend(Frontend):
         self.codec.fit(recordings(), phone_times(chosen))
         self.pace = (min(paces, default=0.0), max(paces, default=0.0))
 
+    @property
+    def known_speakers(self) -> list[str]:
+        return sorted({speaker for speaker, _ in self.voices})
+
     def enroll(self, utterances: Sequence[Utterance]) -> None:
         """Keep references of the voices that have none yet; a voice that is known keeps its own."""
         groups: dict[tuple[str, str], list[Utterance]] = {}

@@ -24,6 +24,8 @@ class Mix:
     """frames of the other stream / all frames of an optimiser step"""
     ids: list[str] = field(default_factory=list)
     """the utterances of the source's training split that may be drawn"""
+    source: "FeatureSet | None" = None
+    """where those utterances are, when not in the data's own source"""
 
 
 @dataclass
@@ -43,6 +45,10 @@ class Study:
     """the strategy's own, made from (seed, name)"""
     voices: Sequence[Utterance] = ()
     """training recordings of every speaker that may be spoken"""
+    corpora: tuple[Path, ...] = ()
+    """folders of the prepared data, the run's own first: what may not be used is read off their manifests, judges learn from them"""
+    shared: Path | None = None
+    """the folder of what all runs share: judges"""
 
 
 def generator(seed: int, name: str) -> torch.Generator:
@@ -95,6 +101,10 @@ class Strategy(nn.Module):
         Divergences are worked out with the task's loss, in one pass over each head, and are one term together.
         """
         return None
+
+    def metrics(self) -> dict[str, Tensor]:
+        """() tensors to log beside the terms, that are no part of the loss."""
+        return {}
 
     def save(self, backbone: Backbone, folder: Path) -> None:
         """Leave files beyond the checkpoint, such as a peft adapter, below `folder`."""

@@ -123,6 +123,10 @@ class CosyVoiceFrontend(Frontend):
         recordings = (load(u.audio, self.codec.sample_rate) for u in tqdm(chosen, "recordings", unit="utt", leave=False))
         self.codec.fit(recordings, phone_times(chosen))
 
+    @property
+    def known_speakers(self) -> list[str]:
+        return sorted(self.voices)
+
     def enroll(self, utterances: Sequence[Utterance]) -> None:
         """Add voices and references of these recordings. What is known stays, so that the base does not shift."""
         new = [u for u in utterances if u.speaker not in self.voices]

@@ -136,6 +136,10 @@ class GptSovitsFrontend(Frontend):
         self._table = PhoneTable.of(spoken)
         self.codec.fit(recordings, phone_times(utterances))
 
+    @property
+    def known_speakers(self) -> list[str]:
+        return self.references.speakers
+
     def enroll(self, utterances: Sequence[Utterance]) -> None:
         """References and voices of the (speaker, emotion) pairs that are not known yet."""
         self.references.add(utterances, self.codec, self.refer)

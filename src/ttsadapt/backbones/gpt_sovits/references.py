@@ -51,6 +51,10 @@ class References:
         self.each, self.seconds, self.within, self.pause, self.voices = max(1, each), seconds, within, pause, voices
         self._known: dict[tuple[str, str], Voice] = {}
 
+    @property
+    def speakers(self) -> list[str]:
+        return sorted({speaker for speaker, _ in self._known})
+
     def add(self, utterances: Sequence[Utterance], codec: Listener, make: Make) -> None:
         """DataError when all recordings of a new speaker are too short; then no voice is added."""
         groups: dict[tuple[str, str], list[Utterance]] = {}

@@ -24,13 +24,14 @@ def test_every_command_passes(command, compose):
 @pytest.mark.parametrize("choice", GROUPS)
 def test_every_option_of_every_group_passes(choice, compose, tmp_path):
     group, option = choice.split("=")
-    cfg = compose(f"{group}=[{option}]" if group in MANY else choice)
-    for node in (cfg.backbone, cfg.data):  # files and folders of the user's own, from which others may follow
+    command = group if group in SCHEMAS else "train"  # `bench` has a group of its own
+    cfg = compose(f"{group}=[{option}]" if group in MANY else choice, name=command)
+    for node in (cfg[k] for k in ("backbone", "data") if k in cfg):  # files and folders of the user's own, from which others may follow
         for key in [k for k in node if OmegaConf.is_missing(node, k)]:
             node[key] = str(tmp_path)
     for key in OmegaConf.missing_keys(cfg):
         OmegaConf.update(cfg, key, str(tmp_path))
-    check(cfg)
+    check(cfg, command)
 
 
 @pytest.mark.parametrize("experiment", EXPERIMENTS)

@@ -166,7 +166,7 @@ class QwenTTS(Backbone):
         return 0 if self.voice is None else 1
 
     def forward(self, batch: Batch) -> Heads:
-        """{"tokens": speech and end}: the state before each of them predicts it."""
+        """{"tokens": speech and end, as `classes` has them}: the state before each of them predicts it."""
         tokens = batch["tokens"]
         output = self.lm.model(
             inputs_embeds=self.embedded(tokens, batch["speaker"], batch.get("heard") if self.training else None),
@@ -179,11 +179,19 @@ class QwenTTS(Backbone):
         row, position = batch["row"], batch["position"]
         hidden = states[row, position + self.offset - 1]  # (N, D)
         target = tokens[row, position]
-        if self.end == self.speech.start - 1:  # one piece of the table, as NeuTTS has it: nothing is copied
-            weight = self.lm.get_output_embeddings().weight[self.end : self.speech.stop]
-            return {"tokens": Categorical(target - self.end, row, "tokens", hidden=hidden, project=Rows(weight))}
+        if isinstance(self.classes, range):
+            weight = self.lm.get_output_embeddings().weight[self.classes.start : self.classes.stop]
+            return {"tokens": Categorical(target - self.classes.start, row, "tokens", hidden=hidden, project=Rows(weight))}
         target = torch.where(target == self.end, len(self.speech), target - self.speech.start)
         return {"tokens": Categorical(target, row, "tokens", hidden=hidden, project=self.project)}
+
+    @property
+    def classes(self) -> Sequence[int]:
+        """Rows of the embedding that the head predicts, in its order: one piece of the table, uncopied, where the end stands before
+        speech, as NeuTTS has it; else speech and then the end."""
+        if self.end == self.speech.start - 1:
+            return range(self.end, self.speech.stop)
+        return [*self.speech, self.end]
 
     def project(self, hidden: Tensor) -> Tensor:
         """(N, D) -> (N, tokens + 1): logits of the codec's tokens and, last, of the end."""

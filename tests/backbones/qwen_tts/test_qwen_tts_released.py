@@ -85,7 +85,8 @@ def test_loss_is_on_speech_and_end_only_and_equals_the_authors_softmax_over_them
     items = [frontend(u) for u in sentences[:3]]
     head = model(frontend.collate(items))["tokens"]
     assert head.count == sum(len(i["tokens"]) - int(i["prompt"]) for i in items)
-    rows = [*frontend.vocabulary.speech, frontend.vocabulary.end]
+    rows = list(model.classes)
+    assert sorted(rows) == sorted([*frontend.vocabulary.speech, frontend.vocabulary.end])
     for k, item in enumerate(items):
         tokens, prompt = item["tokens"], int(item["prompt"])
         whole = model.lm(tokens[None]).logits[0, prompt - 1 : -1]  # all rows, one utterance, no padding

@@ -14,10 +14,10 @@ from ttsadapt.config.schema import TrainConfig
 from ttsadapt.errors import UserError
 from ttsadapt.files import content_hash, digest, read_json, write_json
 
-INFRASTRUCTURE = {"study", "paths", "logger", "resume", "report"}
+INFRASTRUCTURE = {"study", "paths", "logger", "resume", "report", "prefix"}
 INFRASTRUCTURE_OF_TRAINER = {"devices", "accelerator", "strategy", "threads", "progress"}
 _WORKERS = {"workers", "num_workers", "processes"}
-_ONLY_TRAINING = {"optimizer", "scheduler", "trainer", "batch_frames"}
+_ONLY_TRAINING = {"optimizer", "scheduler", "trainer", "batch_frames", "prefix"}
 _LARGE = 8 << 20  # bytes from which on a content hash is remembered
 
 Status = Literal["missing", "finished", "failed", "partial"]
@@ -28,6 +28,8 @@ def run_id(cfg: DictConfig) -> str:
     names = {f.name for f in fields(TrainConfig)} - INFRASTRUCTURE
     core = {name: _resolved(cfg, name) for name in names}
     core["trainer"] = {k: v for k, v in core["trainer"].items() if k not in INFRASTRUCTURE_OF_TRAINER}
+    if (cfg.get("prefix") or {}).get("half"):  # the one way of keeping states that changes numbers
+        core["prefix"] = {"half": True}
     if not core["strategy"]:  # nothing trains: what only training reads cannot change a number
         core = {k: v for k, v in core.items() if k not in _ONLY_TRAINING}
     base = base_config(cfg)

@@ -80,6 +80,8 @@ class TrainConfig:
     optimizer: Node
     scheduler: Node
     logger: dict[str, Node]
+    prefix: Node | None
+    """keeps what frozen first blocks put out; None: nothing is kept"""
 
 
 @dataclass

@@ -13,6 +13,7 @@ COMMANDS = {
     "synthesize": "speak a text with a finished run",
     "export": "write a finished run's model in its authors' own format, adapters merged in",
     "report": "compare the runs of a study: tables, plots, a page to listen to",
+    "bench": "measure speed and memory in alternating pairs: our code against plain loops and other trainers",
 }
 
 _COMPLETION = ("-sc", "--shell-completion", "--shell_completion")

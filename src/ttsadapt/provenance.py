@@ -50,12 +50,18 @@ class Stopwatch(L.Callback):
 
 
 def provenance(cfg: DictConfig, base_hash: str, corpus: str, stopwatch: Stopwatch) -> dict[str, Any]:
-    return {
-        "git": _git(), "code": code_hash(), "packages": {name: _version(name) for name in PACKAGES}, "python": platform.python_version(),
-        "platform": platform.platform(), "device": _device(), "threads": torch.get_num_threads(), "seed": cfg.seed, "base": base_hash,
-        "data": corpus, "train_seconds": stopwatch.seconds,
+    return machine() | {
+        "seed": cfg.seed, "base": base_hash, "data": corpus, "train_seconds": stopwatch.seconds,
         "peak_memory_gib": peak_memory()["resident_gib"],
         "cpu_seconds": time.process_time(), "overrides": OmegaConf.to_container(cfg.get("asked", OmegaConf.create([]))),
+    }  # fmt: skip
+
+
+def machine() -> dict[str, Any]:
+    """Sources, packages and hardware."""
+    return {
+        "git": _git(), "code": code_hash(), "packages": {name: _version(name) for name in PACKAGES}, "python": platform.python_version(),
+        "platform": platform.platform(), "device": _device(), "threads": torch.get_num_threads(),
     }  # fmt: skip
 
 

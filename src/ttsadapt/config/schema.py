@@ -128,6 +128,15 @@ class ReportConfig:
     paths: Paths
 
 
+@dataclass
+class BenchConfig:
+    bench: Node
+    pairs: Positive
+    memory: bool
+    threads: Positive | None
+    paths: Paths
+
+
 SCHEMAS = {
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
@@ -136,6 +145,7 @@ SCHEMAS = {
     "synthesize": SynthesizeConfig,
     "export": ExportConfig,
     "report": ReportConfig,
+    "bench": BenchConfig,
 }
 
 

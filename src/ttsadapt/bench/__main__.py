@@ -1,0 +1,4 @@
+from ttsadapt.bench import main
+
+if __name__ == "__main__":
+    main()

@@ -16,6 +16,7 @@ from ttsadapt.callbacks.state import RandomState
 from ttsadapt.errors import ConfigError, UserError
 from ttsadapt.prefix import Disk, Memory, PrefixCache
 from ttsadapt.prefix.layout import SIZE, Rows, place
+from ttsadapt.strategies.base import Strategy
 from ttsadapt.strategies.full import Full
 from ttsadapt.strategies.kd import KD
 from ttsadapt.strategies.lora import LoRA
@@ -162,6 +163,28 @@ def test_nothing_is_kept_above_what_trains(tmp_path, strategy):
     frontend = PadFrontend()
     data = data_of(tmp_path, frontend)
     learner = learner_of(PadLM(frontend), data, tmp_path, **strategy)
+    with pytest.raises(ConfigError, match="something trains in its first block or below"):
+        PrefixCache(Memory()).start(learner, [(data.train, data.train.ids)])
+
+
+class Conditioned(Strategy):
+    """A hypernetwork at its smallest: what it makes of a batch changes the first block."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.scale, self.made = nn.Parameter(torch.ones(())), None
+
+    def attach(self, backbone):
+        backbone.layers[0].register_forward_hook(lambda _m, _a, x: x if self.made is None else x * self.made)
+
+    def condition(self, batch):
+        self.made = self.scale * batch["lengths"].float().mean()
+
+
+def test_what_a_strategy_makes_of_a_batch_is_not_kept(tmp_path):
+    frontend = PadFrontend()
+    data = data_of(tmp_path, frontend)
+    learner = learner_of(PadLM(frontend), data, tmp_path, partial=partial(), hyper=Conditioned())
     with pytest.raises(ConfigError, match="something trains in its first block or below"):
         PrefixCache(Memory()).start(learner, [(data.train, data.train.ids)])
 

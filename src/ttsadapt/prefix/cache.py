@@ -48,7 +48,7 @@ class PrefixCache(Callback):
         with undisturbed(learner):
             sample = Sample.of(*picked[0], device)
             learner.train()
-            prefixes, faults = frozen_prefixes(learner.backbone, sample.collate(sample.ids[:2]))
+            prefixes, faults = frozen_prefixes(learner, sample.collate(sample.ids[:2]))
             good, entries, more = checked(learner, prefixes, sample) if prefixes else ({}, {}, {})
             if not good:
                 self._without(faults | more)
@@ -103,7 +103,7 @@ class PrefixCache(Callback):
         def compute(key: str) -> Entry:
             features, utterance = places[key]
             bar.update()
-            return entry_of(record(learner.backbone, good, to_device(features.collate([utterance]), device)), self.half)
+            return entry_of(record(learner, good, to_device(features.collate([utterance]), device)), self.half)
 
         with bar:
             self.store.fill(order, compute, lambda: [repr(good), str(self.half), *made_by(learner, good)])

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from ttsadapt.backbones.base import Backbone, Batch, to_device
+from ttsadapt.backbones.base import Batch, to_device
 from ttsadapt.callbacks.state import capture, restore
 from ttsadapt.data.features import FeatureSet
 from ttsadapt.heads import Heads
@@ -15,7 +15,7 @@ from ttsadapt.learner import Learner
 from ttsadapt.prefix.layout import place, prints, tolerance
 from ttsadapt.prefix.reader import Loaded, Reader, entry_of
 from ttsadapt.prefix.store import Entry
-from ttsadapt.prefix.taps import Prefix, record
+from ttsadapt.prefix.taps import Prefix, predicted, record
 
 DRAWN = "its input is not the same in every batch (something is drawn at random)"
 MIXED = "its output is not the same in every batch"
@@ -48,14 +48,13 @@ def checked(
     learner: Learner, prefixes: Sequence[Prefix], sample: Sample
 ) -> tuple[dict[Prefix, torch.dtype], dict[str, Entry], dict[str, str]]:
     """The prefixes that can be kept with their states' types, what was kept of the sample, and why others cannot be."""
-    backbone = learner.backbone
     learner.train()
-    alone = {i: record(backbone, prefixes, sample.collate([i])) for i in sample.ids}
+    alone = {i: record(learner, prefixes, sample.collate([i])) for i in sample.ids}
     entries = {key: entry_of(alone[i]) for key, i in zip(sample.keys, sample.ids)}
     good, faults = {}, {}
     for prefix in prefixes:
         dtype = alone[sample.ids[0]][prefix.group].states.dtype
-        fault = _varies(backbone, prefix, sample, entries) or _differs(learner, Reader({prefix: dtype}, entries), sample)
+        fault = _varies(learner, prefix, sample, entries) or _differs(learner, Reader({prefix: dtype}, entries), sample)
         if fault:
             faults[prefix.group] = fault
         else:
@@ -63,10 +62,10 @@ def checked(
     return good, entries, faults
 
 
-def _varies(backbone: Backbone, prefix: Prefix, sample: Sample, entries: Mapping[str, Entry]) -> str | None:
+def _varies(learner: Learner, prefix: Prefix, sample: Sample, entries: Mapping[str, Entry]) -> str | None:
     """Compare batches, padded and drawn anew, with the utterances on their own."""
     for ids in (sample.ids, sample.ids[::-1], sample.ids[::2]):
-        seen = record(backbone, [prefix], sample.collate(ids))[prefix.group]
+        seen = record(learner, [prefix], sample.collate(ids))[prefix.group]
         own = [entries[sample.features.key(i)] for i in ids]
         loaded = Loaded.of(own, prefix.group, seen.states.device, seen.states.dtype)
         share = tolerance(seen.inputs)
@@ -84,9 +83,9 @@ def _differs(learner: Learner, reader: Reader, sample: Sample) -> str | None:
     batch = sample.collate(sample.ids)
     share = tolerance(next(learner.backbone.parameters()))
     with torch.no_grad():
-        whole = _losses(learner.backbone(batch))
+        whole = _losses(predicted(learner, batch))
         with reader.reading(learner.backbone, batch):
-            read = _losses(learner.backbone(batch))
+            read = _losses(predicted(learner, batch))
     learner.train()
     same = whole.keys() == read.keys() and all(_near(read[n], whole[n], share) for n in whole)
     return None if same and reader.right else READ
@@ -104,7 +103,8 @@ def _near(a: Tensor, b: Tensor, share: float) -> bool:
 def undisturbed(learner: Learner) -> Iterator[None]:
     """What runs inside leaves no trace: generators, modes and buffers (running statistics, counted passes) are as before."""
     drawn, modes = capture(), {module: module.training for module in learner.modules()}
-    buffers = {name: buffer.clone() for name, buffer in learner.state_dict().items() if name in dict(learner.named_buffers())}
+    names = {name for name, _ in learner.named_buffers()}
+    buffers = {name: buffer.clone() for name, buffer in learner.state_dict().items() if name in names}
     try:
         yield
     finally:

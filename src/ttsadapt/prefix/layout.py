@@ -16,7 +16,8 @@ SIZE = 8
 def prints(x: Tensor) -> Tensor:
     """(..., C) -> (..., SIZE): random projections, the same in every process."""
     draw = torch.randn(x.shape[-1], SIZE, generator=torch.Generator().manual_seed(x.shape[-1]))
-    return x.detach().float() @ (draw / x.shape[-1] ** 0.5).to(x.device)
+    with torch.autocast(x.device.type, enabled=False):
+        return x.detach().float() @ (draw / x.shape[-1] ** 0.5).to(x.device)
 
 
 def tolerance(x: Tensor) -> float:

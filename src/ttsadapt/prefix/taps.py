@@ -9,6 +9,8 @@ import torch
 from torch import Tensor, nn
 
 from ttsadapt.backbones.base import Backbone, Batch
+from ttsadapt.heads import Heads
+from ttsadapt.learner import Learner
 
 
 @dataclass(frozen=True)
@@ -33,11 +35,19 @@ class Seen:
     """(B, T, C)"""
 
 
-def frozen_prefixes(backbone: Backbone, batch: Batch) -> tuple[list[Prefix], dict[str, str]]:
+def predicted(learner: Learner, batch: Batch) -> Heads:
+    """What the model says to a batch that its strategies have seen: some make weights of it."""
+    for strategy in learner.strategies.values():
+        strategy.condition(batch)  # type: ignore[operator]
+    return learner.backbone(batch)
+
+
+def frozen_prefixes(learner: Learner, batch: Batch) -> tuple[list[Prefix], dict[str, str]]:
     """The frozen first blocks of each group, as autograd sees them, and why the other groups have none.
 
     Whatever trains below a block (an adapter, a soft prompt, an embedding, another group) shows in that its output needs a gradient.
     """
+    backbone = learner.backbone
     calls: list[tuple[str, str, Any]] = []
     handles = [
         block.register_forward_hook(lambda _m, _a, output, at=(group, name): calls.append((*at, output)))
@@ -46,7 +56,7 @@ def frozen_prefixes(backbone: Backbone, batch: Batch) -> tuple[list[Prefix], dic
     ]
     try:
         with torch.enable_grad():
-            backbone(batch)
+            predicted(learner, batch)
     finally:
         for handle in handles:
             handle.remove()
@@ -69,7 +79,7 @@ class _Enough(Exception):
     """All that was to be seen has been seen."""
 
 
-def record(backbone: Backbone, prefixes: Sequence[Prefix], batch: Batch) -> dict[str, Seen]:
+def record(learner: Learner, prefixes: Sequence[Prefix], batch: Batch) -> dict[str, Seen]:
     """Run the model as far as the last of the prefixes."""
     inputs: dict[str, Tensor] = {}
     seen: dict[str, Seen] = {}
@@ -84,14 +94,14 @@ def record(backbone: Backbone, prefixes: Sequence[Prefix], batch: Batch) -> dict
 
     handles = []
     for prefix in prefixes:
-        blocks = prefix.of(backbone)
+        blocks = prefix.of(learner.backbone)
         handles += [
             blocks[0].register_forward_pre_hook(lambda _m, a, k, g=prefix.group: entered(g, a, k), with_kwargs=True),
             blocks[-1].register_forward_hook(lambda _m, _a, output, g=prefix.group: left(g, output)),
         ]
     try:
         with torch.no_grad():
-            backbone(batch)
+            predicted(learner, batch)
     except _Enough:
         pass
     finally:

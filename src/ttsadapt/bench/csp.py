@@ -17,6 +17,7 @@ from torch import Tensor
 from ttsadapt.backbones.base import Batch, Request
 from ttsadapt.backbones.qwen_tts import QwenTTS
 from ttsadapt.backbones.qwen_tts_tokens import Codec, SpeechTokenFrontend
+from ttsadapt.backbones.qwen_tts_vocabulary import Rows
 from ttsadapt.bench.base import Case, Comparison, Side, Work, memory, speed
 from ttsadapt.data.features import Features, FeatureSet
 from ttsadapt.data.utterance import Utterance
@@ -37,23 +38,12 @@ class Mute:
     sample_rate = 16000
 
 
-@dataclass
 class DrawnRows:
     """Rows of text, then of speech, then the end and padding."""
 
-    tokens: int
-
-    @property
-    def speech(self) -> range:
-        return range(TEXT_ROWS, TEXT_ROWS + self.tokens)
-
-    @property
-    def end(self) -> int:
-        return TEXT_ROWS + self.tokens
-
-    @property
-    def pad(self) -> int:
-        return self.end + 1
+    def __init__(self, tokens: int) -> None:
+        self.speech = range(TEXT_ROWS, TEXT_ROWS + tokens)
+        self.end, self.pad = TEXT_ROWS + tokens, TEXT_ROWS + tokens + 1
 
     def __len__(self) -> int:
         return self.pad + 1
@@ -68,7 +58,7 @@ class DrawnTokens(SpeechTokenFrontend):
         self.text, self.said, self.rows = tuple(text), tuple(speech), DrawnRows(speech_rows)
 
     @property
-    def vocabulary(self) -> DrawnRows:
+    def vocabulary(self) -> Rows:
         return self.rows
 
     def __call__(self, utterance: Utterance) -> dict[str, Tensor]:

@@ -85,7 +85,7 @@ class PrefixCache(Callback):
         """Say what will be kept and how much that is, before any of it is made."""
         count = sum(len(ids) for _, ids in picked)
         which = ", ".join(f"{len(p.sizes)} of {len(backbone.blocks[p.group])} blocks of {p.group}" for p in good)
-        what = f"prefix cache: {which}, {count:,} utterances, about {expected / GIB:.2g} GiB in {self.store.place}"
+        what = f"prefix cache: {which}, {count:,} utterances, about {expected / GIB:.2g} GiB {self.store.place}"
         if expected <= self.limit * GIB:
             _say(what)
             return True

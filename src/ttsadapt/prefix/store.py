@@ -38,7 +38,7 @@ class Store(ABC):
 class Memory(Store):
     """Gone with the process: computed again when a run is resumed, to the same bits."""
 
-    place = "memory"
+    place = "in memory"
 
     def __init__(self) -> None:
         self._entries: dict[str, Entry] = {}
@@ -59,7 +59,7 @@ class Disk(Store):
     Runs with the same base, data and frozen blocks share them; of several processes one fills, the others wait.
     """
 
-    place = "disk"
+    place = "on disk"
 
     def __init__(self, folder: str, utterances: int = 64) -> None:
         """`folder`: of all caches. `utterances` of a file."""

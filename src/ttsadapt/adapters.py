@@ -21,6 +21,25 @@ Adapter = Any
 """A module that is a peft `LoraLayer`: a mixin, whose type knows neither modules nor `get_delta_weight`."""
 
 
+class Switchable:
+    """A module that changes what a model does, and can be switched off: then the model acts as if it had never been put there.
+
+    What it adds trains; a layer of the model that it took the place of stands inside of it under the name `base_layer`.
+    """
+
+    off: bool = False
+
+
+def added_parameters(backbone: nn.Module) -> set[int]:
+    """id() of every parameter that an adapter brought along, peft's or a `Switchable` module's."""
+    added: set[int] = set()
+    for module in backbone.modules():
+        if isinstance(module, Switchable | BaseTunerLayer):
+            assert isinstance(module, nn.Module)
+            added |= {id(p) for n, p in module.named_parameters() if not n.startswith("base_layer.")}
+    return added
+
+
 def match(backbone: nn.Module, globs: Sequence[str]) -> list[str]:
     """Names of the adaptable layers that match any glob, in the model's order; ConfigError when none does.
 

@@ -6,14 +6,21 @@ ranks, nor accumulation changes a number.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Self
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from ttsadapt.entropies import Entropies, Pull, Teacher, drawn, smoothed
+from ttsadapt.reduction import Project, Projected, autocast_dtype, chunk, projector, reduced, width
+
+FEW = 64
+"""positions whose logits are never too many"""
 
 
 @dataclass(eq=False)
@@ -31,21 +38,23 @@ class Head(ABC):
     total: Tensor | float | None = None
     """positions in the whole optimiser step; None: those of this batch"""
 
+    state: ClassVar[str | None] = None
+    """the field that a prediction is made of, (N, ...): enough to teach another head of the same kind; None: there is none"""
+
     @property
     def count(self) -> int:
         return len(self.target)
 
     def mean(self, per_position: Tensor) -> Tensor:
         """(N,) -> (): the sum over positions divided by `total`."""
-        total = max(self.count, 1) if self.total is None else self.total
-        return per_position.sum() / total
+        return per_position.sum() / self.positions
 
     @abstractmethod
     def per_position(self) -> Tensor:
         """(N,) the loss, in nats where the head is a likelihood."""
 
     @abstractmethod
-    def divergence_per_position(self, teacher: Self, temperature: float = 1.0) -> Tensor:
+    def divergence_per_position(self, teacher: Any, temperature: float = 1.0) -> Tensor:
         """(N,) distance to a teacher's prediction at the same positions."""
 
     @abstractmethod
@@ -67,53 +76,188 @@ class Head(ABC):
     def loss(self) -> Tensor:
         return self.mean(self.per_position())
 
-    def divergence(self, teacher: Self, temperature: float = 1.0) -> Tensor:
+    def divergence(self, teacher: Any, temperature: float = 1.0) -> Tensor:
         return self.mean(self.divergence_per_position(teacher, temperature))
 
-    def _positions(self, keep: Tensor) -> Tensor:
+    def drawn_score(self, generator: torch.Generator | None = None) -> Tensor:
+        """() log p of targets drawn from the model's own prediction, summed over positions."""
+        return self.sampled(generator).log_likelihood_per_position().sum()
+
+    def reduced(self, wanted: "Sequence[Divergence]") -> list[Tensor]:
+        """The weighted loss, then every wanted term, each (): what `loss` and `Divergence.term` give, in one pass where that saves any."""
+        return [self.weight * self.loss(), *(divergence.term(self) for divergence in wanted)]
+
+    @property
+    def positions(self) -> Tensor | float:
+        """What sums are divided by."""
+        return max(self.count, 1) if self.total is None else self.total
+
+    def positions_of(self, keep: Tensor) -> Tensor:
+        """Those of utterances with keep[row], ascending."""
         return keep.to(self.row.device)[self.row].nonzero(as_tuple=True)[0]
 
 
 @dataclass(eq=False)
+class Divergence:
+    """A term that is wanted of a head: what keeps it near a teacher's prediction. `reduced` works all of them out at once."""
+
+    head: str
+    teacher: Any
+    """a head of the same kind, or what was kept of one (`teachers.Likeliest`)"""
+    keep: Tensor
+    """(B,) bool: which utterances of the batch it looks at"""
+    total: float
+    """positions of these utterances in the whole optimiser step"""
+    weight: float = 1.0
+    temperature: float = 1.0
+
+    def term(self, head: Head) -> Tensor:
+        """() weight * T^2 KL, or distance, summed over positions and divided by `total`."""
+        student = head.select(self.keep)
+        student.total = self.total
+        return self.weight * student.divergence(self.teacher.select(self.keep), self.temperature)
+
+
+@dataclass(eq=False)
 class Categorical(Head):
-    """A softmax over `classes` rows. The projection is lazy: hidden states of supervised positions in, logits on demand."""
+    """A softmax over `classes` rows. The projection is lazy: hidden states of supervised positions in, logits on demand.
+
+    Where all logits together would be large they never are: sums and draws go through them in chunks (`reduction`).
+    """
 
     hidden: Tensor = None  # type: ignore[assignment]
     """(N, D)"""
-    project: Callable[[Tensor], Tensor] = None  # type: ignore[assignment]
-    """(N, D) -> (N, V), only onto rows that can be targets"""
+    project: Project = None  # type: ignore[assignment]
+    """(N, D) -> (N, V), only onto rows that can be targets. A linear layer or `reduction.Rows` is fastest."""
+    smoothing: float = 0.0
+    """label smoothing; the loss is then a KL divergence, zero for a model that predicts the smoothed target"""
+    worth: Tensor | None = None
+    """(N,) how much of a position each of them counts; None: one each"""
+    together: int = 1
+    """positions that `project` takes together, in their order: the levels of a frame, say"""
+
+    state: ClassVar[str | None] = "hidden"
 
     @cached_property
     def logits(self) -> Tensor:
+        """(N, V) float32."""
         return self.project(self.hidden).float()
 
+    @cached_property
+    def large(self) -> bool:
+        """Whether all logits at once are too many."""
+        if "logits" in self.__dict__ or len(self.hidden) <= max(FEW, self.together):
+            return False
+        return len(self.hidden) > self._chunk
+
+    @cached_property
+    def _chunk(self) -> int:
+        with torch.no_grad():
+            return chunk(width(self.project, self.hidden, self.together), self.hidden.device, self.together)
+
     def per_position(self) -> Tensor:
-        return F.cross_entropy(self.logits, self.target, reduction="none")
+        return self._worth(self.by_chunks(lambda own, _: own._cross_entropy()))
 
     def log_likelihood_per_position(self) -> Tensor:
-        return -self.per_position()
+        return self._worth(-self.by_chunks(lambda own, _: own._negative_log_likelihood()))
 
-    def divergence_per_position(self, teacher: Self, temperature: float = 1.0) -> Tensor:
+    def divergence_per_position(self, teacher: Any, temperature: float = 1.0) -> Tensor:
         """T^2 KL(teacher || student) at temperature T: T^2 keeps the size of the gradient (Hinton et al. 2015, section 2)."""
-        student = (self.logits / temperature).log_softmax(-1)
-        taught = (teacher.logits.detach() / temperature).log_softmax(-1)
-        return temperature**2 * F.kl_div(student, taught, reduction="none", log_target=True).sum(-1)
+        values = self.by_chunks(lambda own, part: teacher.part(part).kl_to(own.logits, temperature))
+        return self._worth(temperature**2 * values)
 
     def kl_per_position(self, base: Self) -> Tensor:
         return self.divergence_per_position(base)
 
+    def kl_to(self, logits: Tensor, temperature: float) -> Tensor:
+        """(N, V) of a student -> (N,) KL(self || student) at a temperature; differentiable in the student alone."""
+        with torch.no_grad():
+            taught = (self.logits / temperature).log_softmax(-1)
+        return F.kl_div((logits / temperature).log_softmax(-1), taught, reduction="none", log_target=True).sum(-1)
+
+    def as_teacher(self) -> Teacher:
+        return Projected(self.hidden.detach(), projector(self.project, autocast_dtype(self.hidden), ()))
+
     def sampled(self, generator: torch.Generator | None = None) -> Self:
-        probabilities = self.logits.detach().softmax(-1)
-        drawn = replace(self, target=torch.multinomial(probabilities, 1, generator=generator)[:, 0])
-        drawn.__dict__["logits"] = self.logits  # the prediction is the same: project once
-        return drawn
+        with torch.no_grad():
+            target = self.by_chunks(lambda own, _: drawn(own.logits.detach().softmax(-1), generator))
+        head = replace(self, target=target)
+        if "logits" in self.__dict__:
+            head.__dict__["logits"] = self.logits  # the prediction is the same: project once
+        return head
+
+    def drawn_score(self, generator: torch.Generator | None = None) -> Tensor:
+        if not self.large:
+            return super().drawn_score(generator)
+        (value,) = self._reduced(Entropies(-1.0, None, worth=self.worth, generator=generator))
+        return value
+
+    def loss(self) -> Tensor:
+        if not self.large:
+            return super().loss()
+        (value,) = self._reduced(Entropies(1 / self.positions, self.target, self.smoothing, self.worth))
+        return value
+
+    def reduced(self, wanted: Sequence[Divergence]) -> list[Tensor]:
+        if not self.large:
+            return super().reduced(wanted)
+        pulls = [self._pull(d) for d in wanted]
+        asked = [pull for pull in pulls if pull]
+        task, *terms = self._reduced(Entropies(self.weight / self.positions, self.target, self.smoothing, self.worth, pulls=asked))
+        given = iter(terms)
+        return [task, *(next(given) if pull else task.new_zeros(()) for pull in pulls)]
+
+    def _pull(self, wanted: Divergence) -> Pull | None:
+        """None when it looks at no position of this batch."""
+        own, theirs = self.positions_of(wanted.keep), wanted.teacher.positions_of(wanted.keep)
+        factor, whole = wanted.weight * wanted.temperature**2 / wanted.total, len(own) == len(self.hidden)
+        teacher: Teacher = wanted.teacher.as_teacher()
+        return Pull(teacher, wanted.temperature, factor, own, theirs, whole, self.worth) if len(own) else None
+
+    def _reduced(self, entropies: Entropies) -> tuple[Tensor, ...]:
+        return reduced(self.hidden, self.project, entropies, self.together)
 
     def select(self, keep: Tensor) -> Self:
-        index = self._positions(keep)
-        part = replace(self, target=self.target[index], row=self.row[index], hidden=self.hidden[index], total=None)
+        return self._at(self.positions_of(keep), total=None)
+
+    def part(self, positions: slice) -> Self:
+        """Neighbouring positions; itself when these are all."""
+        return self if positions == slice(None) else self._at(positions)
+
+    def _at(self, index: Tensor | slice, **changed: Any) -> Self:
+        worth = None if self.worth is None else self.worth[index]
+        part = replace(self, target=self.target[index], row=self.row[index], hidden=self.hidden[index], worth=worth, **changed)
         if "logits" in self.__dict__:
             part.__dict__["logits"] = self.logits[index]
         return part
+
+    def by_chunks(self, values: Callable[[Self, slice], Tensor]) -> Tensor:
+        """(n,) values of parts of the positions -> (N,). With gradients a part's logits are computed again when they are needed."""
+        if not self.large:
+            return values(self, slice(None))
+        found = []
+        for start in range(0, len(self.hidden), self._chunk):
+            part = slice(start, start + self._chunk)
+
+            def of(hidden: Tensor, part: slice = part) -> Tensor:
+                return values(replace(self.part(part), hidden=hidden), part)
+
+            hidden = self.hidden[part]
+            found.append(checkpoint(of, hidden, use_reentrant=False) if torch.is_grad_enabled() else of(hidden))
+        return torch.cat(found)
+
+    def _cross_entropy(self) -> Tensor:
+        if not self.smoothing:
+            return self._negative_log_likelihood()
+        logs = self.logits.log_softmax(-1)
+        truth = logs.gather(1, self.target[:, None])[:, 0]
+        return smoothed(truth, logs.sum(-1) - truth, logs.shape[1], self.smoothing)
+
+    def _negative_log_likelihood(self) -> Tensor:
+        return F.cross_entropy(self.logits, self.target, reduction="none")
+
+    def _worth(self, values: Tensor) -> Tensor:
+        return values if self.worth is None else values * self.worth
 
 
 @dataclass(eq=False)
@@ -126,6 +270,8 @@ class Continuous(Head):
     """1: L1, Laplace; 2: L2, Gaussian"""
     sigma: float = 1.0
     """scale of that likelihood in the target's unit: fixes the size of Fisher information and KL"""
+
+    state: ClassVar[str | None] = "value"
 
     def _distance(self, other: Tensor) -> Tensor:
         difference = self.value.float() - other
@@ -158,7 +304,7 @@ class Continuous(Head):
         return replace(self, target=mean + self.sigma * noise)
 
     def select(self, keep: Tensor) -> Self:
-        index = self._positions(keep)
+        index = self.positions_of(keep)
         return replace(self, target=self.target[index], row=self.row[index], value=self.value[index], total=None)
 
 
@@ -189,7 +335,7 @@ class Objective(Head):
         return self
 
     def select(self, keep: Tensor) -> Self:
-        index = self._positions(keep)
+        index = self.positions_of(keep)
         return replace(self, target=self.target[index], row=self.row[index], value=self.value[index], total=None)
 
 
@@ -199,3 +345,15 @@ Heads = dict[str, Head]
 def task_loss(heads: Heads) -> dict[str, Tensor]:
     """Weighted loss of every head, by name."""
     return {name: head.weight * head.loss() for name, head in heads.items()}
+
+
+def reduced_terms(heads: Heads, wanted: Mapping[str, Sequence[Divergence]]) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The weighted loss of every head by name, and the sum of the terms that are `wanted` by each name; every head is gone through once."""
+    task: dict[str, Tensor] = {}
+    sums: dict[str, list[Tensor]] = {name: [] for name in wanted}
+    for name, head in heads.items():
+        asked = [(by, d) for by, divergences in wanted.items() for d in divergences if d.head == name]
+        task[name], *terms = head.reduced([d for _, d in asked])
+        for (by, _), term in zip(asked, terms):
+            sums[by].append(term)
+    return task, {name: torch.stack(terms).sum() for name, terms in sums.items() if terms}

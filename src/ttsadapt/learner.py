@@ -10,7 +10,7 @@ from torch.optim import Optimizer
 
 from ttsadapt.backbones.base import Backbone, Batch, supervised
 from ttsadapt.errors import CheckpointError, ConfigError
-from ttsadapt.heads import Heads, task_loss
+from ttsadapt.heads import Heads, reduced_terms
 from ttsadapt.strategies.base import Strategy, Study
 
 Look = Callable[[str], Study]
@@ -87,11 +87,13 @@ class Learner(L.LightningModule):
         for strategy in self.strategies.values():
             strategy.condition(batch)  # type: ignore[operator]
         heads = self.heads(batch)
-        terms = task_loss(heads)
-        for name, strategy in self.strategies.items():
-            added = strategy.penalty(batch, heads)  # type: ignore[operator]
-            if added is not None:
-                terms |= {f"{name}/{k}": t for k, t in added.items()} if isinstance(added, dict) else {name: added}
+        asked = {name: strategy.penalty(batch, heads) for name, strategy in self.strategies.items()}  # type: ignore[operator]
+        terms, taught = reduced_terms(heads, {name: wanted for name, wanted in asked.items() if isinstance(wanted, list)})
+        for name, added in asked.items():
+            if isinstance(added, dict):
+                terms |= {f"{name}/{k}": t for k, t in added.items()}
+            elif isinstance(added, Tensor) or name in taught:
+                terms[name] = taught.get(name, added)
         return terms
 
     def heads(self, batch: Batch) -> Heads:
@@ -137,7 +139,7 @@ class Learner(L.LightningModule):
         for parameter, lr in self._claims:
             groups.setdefault(lr, []).append(parameter)
         wanted = [{"params": ps} | ({} if lr is None else {"lr": lr}) for lr, ps in groups.items()]
-        optimizer = self.make_optimizer(wanted)
+        optimizer = fused(self.make_optimizer(wanted))
         if self.make_scheduler is None:
             return optimizer
         scheduler = self.make_scheduler(optimizer, max_steps=int(self.trainer.estimated_stepping_batches))
@@ -174,6 +176,19 @@ class Learner(L.LightningModule):
                 f"(and {len(wrong + missing) - 1} more): put the run's own checkpoint there, or remove it and train again"
             )
         return own | saved
+
+
+def fused(optimizer: Optimizer) -> Optimizer:
+    """One kernel for all parameters where the optimiser has one and nobody chose otherwise.
+
+    Set on the groups: an optimiser that is constructed with `fused=True` claims to unscale gradients, and then they cannot be clipped.
+    """
+    for group in optimizer.param_groups:
+        floats = all(p.is_floating_point() and p.device.type in ("cpu", "cuda") for p in group["params"])
+        untouched = group.get("foreach") is None and group.get("fused", True) is None
+        if untouched and floats and not group.get("differentiable") and not isinstance(group["lr"], Tensor):
+            group["fused"] = True
+    return optimizer
 
 
 def _rest(module: nn.Module) -> None:

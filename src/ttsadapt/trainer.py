@@ -10,6 +10,7 @@ from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from ttsadapt.callbacks.checkpoint import Checkpoints, SafeCheckpointIO
+from ttsadapt.callbacks.economy import Compiled, GradientCheckpointing
 from ttsadapt.callbacks.guard import FiniteLoss
 from ttsadapt.callbacks.progress import Progress
 from ttsadapt.callbacks.state import RandomState
@@ -21,6 +22,7 @@ def build_trainer(cfg: DictConfig, folder: Path, loggers: list[RunLogger], callb
     wanted = cfg.trainer
     quiet()
     monitor = f"valid/{cfg.train_on}/loss"
+    switches: list[L.Callback] = [*[GradientCheckpointing()] * wanted.gradient_checkpointing, *[Compiled()] * wanted.compile]
     # The guard comes before the checkpoints: a loss that is not finite is never saved.
     safety = [FiniteLoss(), RandomState(), Throughput(), Checkpoints(folder / "checkpoints", wanted.checkpoint_every, monitor)]
     return L.Trainer(
@@ -29,7 +31,7 @@ def build_trainer(cfg: DictConfig, folder: Path, loggers: list[RunLogger], callb
         accumulate_grad_batches=wanted.accumulate, val_check_interval=wanted.val_every * wanted.accumulate, check_val_every_n_epoch=None,
         log_every_n_steps=wanted.log_every, num_sanity_val_steps=0, use_distributed_sampler=False, default_root_dir=str(folder),
         logger=loggers,  # type: ignore[arg-type]  # each is one of Lightning's, too
-        callbacks=[*callbacks, *safety, *([Progress()] if wanted.progress else [])], plugins=[SafeCheckpointIO()],
+        callbacks=[*callbacks, *switches, *safety, *([Progress()] if wanted.progress else [])], plugins=[SafeCheckpointIO()],
         enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=True,
     )  # fmt: skip
 

@@ -89,3 +89,46 @@ def test_ranks_and_accumulation_split_the_same_steps():
 def test_too_many_parts_are_refused():
     with pytest.raises(ConfigError, match=r"trainer\.devices"):
         make(ranks=4, accumulate=2)
+
+
+def lengths_of(frames):
+    made = Lengths(0, TARGET, "t")
+    made.ids = [f"t{i}" for i in range(len(frames))]
+    made.lengths = {i: {"frames": int(f)} for i, f in zip(made.ids, frames)}
+    return made
+
+
+SPREADS = {
+    "even": lambda g: torch.randint(80, 401, (1200,), generator=g),
+    "heavy-tailed": lambda g: torch.exp(5 + 0.8 * torch.randn(1200, generator=g)).clamp(20, 3000).int(),
+    "bell": lambda g: (250 + 60 * torch.randn(1200, generator=g)).clamp(60, 600).int(),
+}
+
+
+@pytest.mark.parametrize("spread", SPREADS)
+def test_padding_is_at_most_five_hundredths(spread):
+    target = lengths_of(SPREADS[spread](torch.Generator().manual_seed(0)).tolist())
+    sampler = StepSampler(target, 4000, seed=0)
+    first, second = ([[target.lengths[i]["frames"] for _, i in step.rows] for step in sampler] for _ in range(2))
+    for steps in (first, second):
+        assert sum(map(len, steps)) == 1200, "every utterance once"
+        padded = [max(frames) * len(frames) for frames in steps]
+        assert 1 - sum(map(sum, steps)) / sum(padded) <= 0.05
+        assert all(p <= 4000 or len(frames) == SMALLEST_STEP for p, frames in zip(padded, steps))
+        assert min(map(len, steps)) >= SMALLEST_STEP
+    assert first[:5] != sorted(first[:5], key=sum), "steps come in random order"
+
+
+def test_an_utterance_meets_others_in_another_pass():
+    target = lengths_of(SPREADS["even"](torch.Generator().manual_seed(0)).tolist())
+    sampler = StepSampler(target, 4000, seed=0)
+    one, other = ({i: {j for _, j in step.rows} for step in sampler for _, i in step.rows} for _ in range(2))
+    stayed = [len(one[i] & other[i]) / len(one[i]) for i in one if i in other]
+    assert sum(stayed) / len(stayed) < 0.5
+
+
+def test_a_set_smaller_than_a_step_is_gone_through_again_and_again():
+    parts = [list(StepSampler(lengths_of([100, 90, 80]), 10, seed=0, rank=r, ranks=2, accumulate=2)) for r in (0, 1)]
+    rows = [d.rows for part in parts for d in part]
+    assert [len(part) for part in parts] == [2, 2] and all(rows)
+    assert {i for row in rows for _, i in row} == {"t0", "t1", "t2"}

@@ -56,7 +56,7 @@ def drawn_score(heads: Heads, generator: torch.Generator) -> tuple[Tensor, float
     """log p of targets drawn from the model, summed over heads and positions, and what its squared gradient is divided by."""
     heads = {n: h for n, h in heads.items() if h.count and h.weight > 0}
     size = max((h.count for h in heads.values()), default=0)
-    score = sum((h.weight * size / h.count) ** 0.5 * h.sampled(generator).log_likelihood_per_position().sum() for h in heads.values())
+    score = sum((h.weight * size / h.count) ** 0.5 * h.drawn_score(generator) for h in heads.values())
     return torch.as_tensor(score), size * sum(h.weight for h in heads.values())
 
 

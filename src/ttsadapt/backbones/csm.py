@@ -133,7 +133,7 @@ class Csm(Backbone):
         row = (deep // length).repeat_interleave(self.levels - 1, output_size=len(deep) * (self.levels - 1))
         coloured = Categorical(
             codes[:, 1:].flatten(), row, "acoustic", self.acoustic_weight,
-            hidden=self.deep_states(states[deep - 1], codes), project=self.project,
+            hidden=self.deep_states(states[deep - 1], codes), project=self.project, together=self.levels - 1,
         )  # fmt: skip
         return {"semantic": spoken, "acoustic": coloured}
 

@@ -127,7 +127,7 @@ class Moshi(Backbone):
         heads["acoustic"] = Categorical(
             labels[deep, 1:].flatten(), (deep // length).repeat_interleave(others, output_size=len(deep) * others),
             "acoustic", self.acoustic_weight,
-            hidden=self.deep_states(states[deep], said[deep], spoken)[:, 1:].flatten(0, 1), project=self.project,
+            hidden=self.deep_states(states[deep], said[deep], spoken)[:, 1:].flatten(0, 1), project=self.project, together=others,
         )  # fmt: skip
         return heads
 

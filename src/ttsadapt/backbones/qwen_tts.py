@@ -20,6 +20,7 @@ from ttsadapt.backbones.qwen_tts_frontend import QwenTTSFrontend
 from ttsadapt.backbones.qwen_tts_tokens import Codec, SpeechTokenFrontend
 from ttsadapt.errors import CheckpointError, ConfigError
 from ttsadapt.heads import Categorical, Heads
+from ttsadapt.reduction import Rows
 
 FAMILY = "NeuTTS language model"
 SIGNATURES = {FAMILY: ("model.embed_tokens.weight", "model.layers.*.self_attn.q_proj.weight", "model.norm.weight")}
@@ -170,6 +171,9 @@ class QwenTTS(Backbone):
         row, position = batch["row"], batch["position"]
         hidden = states[row, position + self.offset - 1]  # (N, D)
         target = tokens[row, position]
+        if self.end == self.speech.start - 1:  # one piece of the table, as NeuTTS has it: nothing is copied
+            weight = self.lm.get_output_embeddings().weight[self.end : self.speech.stop]
+            return {"tokens": Categorical(target - self.end, row, "tokens", hidden=hidden, project=Rows(weight))}
         target = torch.where(target == self.end, len(self.speech), target - self.speech.start)
         return {"tokens": Categorical(target, row, "tokens", hidden=hidden, project=self.project)}
 

@@ -34,7 +34,7 @@ def verdicts(case: Case, done: Rounds) -> list[dict[str, Any]]:
 
 def markdown(case: Case, done: Rounds) -> str:
     """Both tables; columns are padded, so that they also read well in a terminal."""
-    wanted: list[Quantity] = [wall_speed, speed] + [memory] * any(f.memory is not None for f in done[0].values())
+    wanted: list[Quantity] = [wall_speed, speed, *[memory] * any(f.memory is not None for f in done[0].values())]
     sides = [["side", *(title(q, case.unit) for q in wanted)]]
     sides += [[name, *(f"{median(q(each[name]) for each in done):.4g}" for q in wanted)] for name in done[0]]
     rows = [["ratio", "of", "median", "range", "limit", ""]]

@@ -10,7 +10,9 @@ from lightning.pytorch import Callback, LightningModule, Trainer
 
 
 class Throughput(Callback):
-    """Logs `frames_per_second`, and `<unit>_per_second` of every other unit in batch["totals"], each log interval.
+    """Logs `frames_per_second`, `<unit>_per_second` of every other unit in batch["totals"], and `padding`, each log interval.
+
+    `padding` is the share of this rank's frames that only fill up batches.
 
     The totals count the whole optimiser step (all ranks, all accumulated batches, target and source), so they are taken once
     a step. The clock stands still during validation.
@@ -18,6 +20,7 @@ class Throughput(Callback):
 
     def __init__(self) -> None:
         self._counts: dict[str, int] = {}
+        self._frames = self._padded = 0
         self._since = self._paused = 0.0
         self._step = 0
 
@@ -31,6 +34,8 @@ class Throughput(Callback):
         self._since += time.perf_counter() - self._paused
 
     def on_train_batch_end(self, trainer: Trainer, pl_module: LightningModule, outputs: Any, batch: Any, batch_idx: int) -> None:
+        real, padded = batch.get("frames_padded", (0, 0))
+        self._frames, self._padded = self._frames + real, self._padded + padded
         if trainer.global_step == self._step:
             return
         self._step = trainer.global_step
@@ -38,8 +43,9 @@ class Throughput(Callback):
             self._counts[unit] = self._counts.get(unit, 0) + int(sum(counts))
         if self._step % trainer.log_every_n_steps == 0 and self._counts:  # type: ignore[attr-defined]  # set, never declared
             seconds = max(time.perf_counter() - self._since, 1e-9)
-            pl_module.log_dict({f"{unit}_per_second": n / seconds for unit, n in self._counts.items()}, batch_size=1)
-            self._counts, self._since = {}, time.perf_counter()
+            share = {"padding": 1 - self._frames / self._padded} if self._padded else {}
+            pl_module.log_dict({f"{unit}_per_second": n / seconds for unit, n in self._counts.items()} | share, batch_size=1)
+            self._counts, self._since, self._frames, self._padded = {}, time.perf_counter(), 0, 0
 
 
 def peak_memory() -> dict[str, float]:

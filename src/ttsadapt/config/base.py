@@ -12,7 +12,7 @@ from ttsadapt.config.resolvers import register
 from ttsadapt.errors import ConfigError
 
 _FROM_THE_RUN = ("backbone", "paths", "resume", "report")
-_FROM_ITS_TRAINER = ("accelerator", "devices", "strategy", "threads", "progress")
+_FROM_ITS_TRAINER = ("accelerator", "devices", "strategy", "compile", "gradient_checkpointing", "threads", "progress")
 
 
 def base_config(cfg: DictConfig) -> DictConfig | None:

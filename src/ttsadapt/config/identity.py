@@ -15,7 +15,7 @@ from ttsadapt.errors import UserError
 from ttsadapt.files import content_hash, digest, read_json, write_json
 
 INFRASTRUCTURE = {"study", "paths", "logger", "resume", "report", "prefix"}
-INFRASTRUCTURE_OF_TRAINER = {"devices", "accelerator", "strategy", "threads", "progress"}
+INFRASTRUCTURE_OF_TRAINER = {"devices", "accelerator", "strategy", "compile", "gradient_checkpointing", "threads", "progress"}
 _WORKERS = {"workers", "num_workers", "processes"}
 _ONLY_TRAINING = {"optimizer", "scheduler", "trainer", "batch_frames", "prefix"}
 _LARGE = 8 << 20  # bytes from which on a content hash is remembered

@@ -55,6 +55,8 @@ class Trainer:
     devices: Positive | Literal["auto"] | list[int]
     strategy: str
     precision: Literal[16, 32, 64, "16-mixed", "bf16-mixed", "16-true", "bf16-true", "32-true", "64-true", "16", "32", "64"]
+    compile: bool
+    gradient_checkpointing: bool
     threads: Positive | None
     """of the CPU; None: all that the environment gives"""
     progress: bool

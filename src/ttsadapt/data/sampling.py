@@ -1,17 +1,16 @@
-"""What every optimiser step draws: length-bucketed target utterances, joined by a stated share of rehearsed ones.
+"""What every optimiser step draws: target utterances of like length, joined by a stated share of rehearsed ones.
 
-lhotse's samplers do the bucketing. What is added here: a length, exact resume, the mix of two streams, and a draw of the whole
-step that is split over ranks and accumulated batches afterwards, so that the numbers do not depend on how it is split.
+A pass over the target sorts by length, cuts into steps and shuffles these. Lengths are blurred before they are sorted, so that
+an utterance meets others in every pass. (lhotse's bucketing left 7 to 50 % of the frames to padding, at the lengths of speech
+corpora, and part-filled buckets over.) The whole step is drawn, then split over ranks and accumulated batches, so that the
+numbers do not depend on how it is split; its state is how far it came, so that it resumes exactly.
 """
 
-import warnings
 from collections.abc import Iterator, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
-from lhotse import CutSet, MonoCut
-from lhotse.dataset import DynamicBucketingSampler, DynamicCutSampler
 from torch.utils.data import Dataset, Sampler
 
 from ttsadapt.backbones.base import SOURCE, TARGET, Batch, Frontend
@@ -20,7 +19,7 @@ from ttsadapt.errors import ConfigError
 from ttsadapt.strategies.base import Mix
 
 SMALLEST_STEP = 4
-"""utterances; what a bucket leaves over joins the next step when it is less than this"""
+"""utterances of a step: it must be possible to split it"""
 
 
 class Drawn(NamedTuple):
@@ -34,25 +33,28 @@ class Drawn(NamedTuple):
     """1 / (ranks x accumulated batches)"""
 
 
-def bucketed(features: FeatureSet, ids: Sequence[str], frames: int, seed: int, epoch: int) -> DynamicBucketingSampler | DynamicCutSampler:
-    """lhotse's bucketing over frame counts, for one pass; one rank, since the step is split later.
+BLUR = 0.02
+"""of an utterance's length, either way: about as much padding as it costs"""
 
-    The order is drawn here: with its own `shuffle` lhotse 1.33 loses a cut per batch, one utterance in ten of a small corpus.
-    It may also end before all part-filled buckets were given: `StepSampler` adds what was left.
+
+def bucketed(frames: Sequence[int], budget: int, smallest: int, generator: torch.Generator) -> list[list[int]]:
+    """Indices in groups of like length, all of them once, the groups in random order.
+
+    A group holds at most `budget` frames with its padding, or `smallest` utterances where that is more.
     """
-    draw = torch.Generator().manual_seed(seed * 1_000_003 + epoch)
-    order = [ids[k] for k in torch.randperm(len(ids), generator=draw).tolist()]
-    cuts = CutSet.from_cuts(MonoCut(i, start=0.0, duration=float(features.lengths[i]["frames"]), channel=0, supervisions=[]) for i in order)
-    common = {"max_duration": float(frames), "shuffle": False, "seed": seed, "rank": 0, "world_size": 1}
-    buckets = min(10, len(ids) // 16)
-    with warnings.catch_warnings():  # metadata is in memory already: reading it lazily would gain nothing
-        warnings.filterwarnings("ignore", message=".*eagerly read CutSet")
-        if buckets < 2:
-            sampler = DynamicCutSampler(cuts, **common)
-        else:
-            sampler = DynamicBucketingSampler(cuts, num_buckets=buckets, buffer_size=10_000, sync_buckets=False, **common)
-    sampler.set_epoch(epoch)
-    return sampler
+    lengths = torch.tensor(frames, dtype=torch.float64)
+    blurred = lengths * (1 + BLUR * (2 * torch.rand(len(frames), generator=generator, dtype=torch.float64) - 1))
+    groups: list[list[int]] = []
+    longest = 0
+    for i in blurred.argsort(descending=True).tolist():
+        longest = max(longest, frames[i]) if groups else frames[i]
+        if not groups or (len(groups[-1]) >= smallest and longest * (len(groups[-1]) + 1) > budget):
+            groups.append([])
+            longest = frames[i]
+        groups[-1].append(i)
+    if len(groups) > 1 and len(groups[-1]) < smallest:
+        groups[-2] += groups.pop()
+    return [groups[k] for k in torch.randperm(len(groups), generator=generator).tolist()]
 
 
 class StepSampler(Sampler[Drawn]):
@@ -112,25 +114,11 @@ class StepSampler(Sampler[Drawn]):
 
     def _pass(self, epoch: int) -> Iterator[list[str]]:
         """One pass over the target in steps of at least `SMALLEST_STEP` utterances."""
-        waiting: list[str] = []
-        for ids in self._whole_pass(epoch):
-            waiting += ids
-            if len(waiting) >= SMALLEST_STEP:
-                yield waiting
-                waiting = []
-        if waiting and len(self.target) < SMALLEST_STEP:
-            yield (waiting * SMALLEST_STEP)[: max(len(waiting), self.ranks * self.accumulate)]
-
-    def _whole_pass(self, epoch: int) -> Iterator[list[str]]:
-        left = set(self.target.ids)
-        for cuts in bucketed(self.target, self.target.ids, self.frames, self.seed, epoch):
-            left -= {cut.id for cut in cuts}
-            yield [cut.id for cut in cuts]
-        rest = sorted(left, key=lambda i: (self.target.lengths[i]["frames"], i))
-        while rest:
-            room = max(1, self.frames // self.target.lengths[rest[-1]]["frames"])
-            yield rest[-room:]
-            del rest[-room:]
+        ids = self.target.ids
+        generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
+        for group in bucketed([self.target.lengths[i]["frames"] for i in ids], self.frames, SMALLEST_STEP, generator):
+            few = [ids[k] for k in group]  # fewer than a step must have only when there are no more
+            yield few if len(few) >= SMALLEST_STEP else (few * SMALLEST_STEP)[: max(len(few), self.ranks * self.accumulate)]
 
     def _batches(self) -> Iterator[Drawn]:
         rehearsed, parts, epoch = self._rehearsal(), self.ranks * self.accumulate, 0
@@ -177,9 +165,12 @@ class StepDataset(Dataset[Batch]):
     """Collates what the sampler drew."""
 
     def __init__(self, frontend: Frontend, target: FeatureSet, source: FeatureSet | None, rehearsed: bool) -> None:
+        """A batch says of itself `frames_padded`: its frames without and with padding."""
         self.frontend, self.sets, self.rehearsed = frontend, {TARGET: target, SOURCE: source}, rehearsed
 
     def __getitem__(self, drawn: Drawn) -> Batch:
         batch = collate(self.frontend, [(self.sets[origin], i) for origin, i in drawn.rows])  # type: ignore[misc]
         origin = torch.tensor([o for o, _ in drawn.rows])
-        return batch | {"origin": origin, "totals": drawn.totals, "share": drawn.share, "rehearsed": self.rehearsed}
+        frames = [self.sets[o].lengths[i]["frames"] for o, i in drawn.rows]  # type: ignore[union-attr]
+        step = {"totals": drawn.totals, "share": drawn.share, "rehearsed": self.rehearsed}
+        return batch | {"origin": origin, "frames_padded": (sum(frames), max(frames) * len(frames))} | step

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from ttsadapt.backbones.base import Backbone, Batch
-from ttsadapt.heads import Heads
+from ttsadapt.heads import Divergence, Heads
 
 if TYPE_CHECKING:
     from ttsadapt.data.features import FeatureSet
@@ -79,8 +79,11 @@ class Strategy(nn.Module):
     def condition(self, batch: Batch) -> None:
         """See the batch before the backbone does."""
 
-    def penalty(self, batch: Batch, heads: Heads) -> Tensor | dict[str, Tensor] | None:
-        """One named term of the loss, or several; None when there is nothing to add for this batch."""
+    def penalty(self, batch: Batch, heads: Heads) -> Tensor | dict[str, Tensor] | list[Divergence] | None:
+        """One named term of the loss, or several; None when there is nothing to add for this batch.
+
+        Divergences are worked out with the task's loss, in one pass over each head, and are one term together.
+        """
         return None
 
     def save(self, backbone: Backbone, folder: Path) -> None:

@@ -82,7 +82,8 @@ def _train(cfg: DictConfig, folder: Path) -> float | None:
         data = build_data(assembly, learner)
         loggers = build_loggers(cfg, folder, run_id(cfg), name_of(cfg), learner.base_hash)
         heard = Samples(assembly.utterances(f"{assembly.learnt}.valid")[:2])
-        trainer = build_trainer(cfg, folder, loggers, [stopwatch, heard])
+        kept = [instantiate(cfg.prefix)] if cfg.get("prefix") else []
+        trainer = build_trainer(cfg, folder, loggers, [stopwatch, heard, *kept])
         last = folder / "checkpoints" / "last.ckpt"
         try:
             trainer.fit(learner, data, ckpt_path=str(last) if cfg.resume and last.is_file() else None, weights_only=True)

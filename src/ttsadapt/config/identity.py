@@ -15,10 +15,10 @@ from ttsadapt.config.stages import stage_configs, titles
 from ttsadapt.errors import UserError
 from ttsadapt.files import content_hash, digest, read_json, write_json
 
-INFRASTRUCTURE = {"study", "paths", "logger", "resume", "report"}
+INFRASTRUCTURE = {"study", "paths", "logger", "resume", "report", "prefix"}
 INFRASTRUCTURE_OF_TRAINER = {"devices", "accelerator", "strategy", "compile", "gradient_checkpointing", "threads", "progress"}
 _WORKERS = {"workers", "num_workers", "processes"}
-_ONLY_TRAINING = {"optimizer", "scheduler", "trainer", "batch_frames", "remember"}
+_ONLY_TRAINING = {"optimizer", "scheduler", "trainer", "batch_frames", "remember", "prefix"}
 _OFF: Final[dict[str, Any]] = {"stages": [], "remember": ["source"], "only": {"speaker": None, "emotion": None, "language": None}}
 """what changes nothing is no part of an identity: runs made before there were stages stay known"""
 _LARGE = 8 << 20  # bytes from which on a content hash is remembered
@@ -35,6 +35,8 @@ def run_id(cfg: DictConfig) -> str:
     core = {name: _resolved(cfg, name) for name in names}
     core = {k: v for k, v in core.items() if k not in _OFF or v != _OFF[k]}
     core["trainer"] = {k: v for k, v in core["trainer"].items() if k not in INFRASTRUCTURE_OF_TRAINER}
+    if (cfg.get("prefix") or {}).get("half"):  # the one way of keeping states that changes numbers
+        core["prefix"] = {"half": True}
     if not core["strategy"]:  # nothing trains: what only training reads cannot change a number
         core = {k: v for k, v in core.items() if k not in _ONLY_TRAINING}
     base = base_config(cfg)

@@ -97,6 +97,8 @@ class TrainConfig:
     optimizer: Node
     scheduler: Node
     logger: dict[str, Node]
+    prefix: Node | None
+    """keeps what frozen first blocks put out; None: nothing is kept"""
 
 
 @dataclass

@@ -69,6 +69,10 @@ class FeatureSet(Sequence[dict[str, Tensor]]):
             raise DataError(f"{utterance!r} is not in {self.folder}")
         return {n.rpartition("/")[2]: self._file.get_tensor(n) for n in self._names[utterance]}
 
+    def key(self, utterance: str) -> str:
+        """A name for these features of an utterance that no other ones have: under what is computed from them is kept."""
+        return f"{self.folder.name}/{utterance}"
+
     def collate(self, ids: Sequence[str]) -> Batch:
         """A batch of these utterances with ids, origin and the totals of supervised positions by unit."""
         return collate(self.frontend, [(self, i) for i in ids])
@@ -93,6 +97,7 @@ def collate(frontend: Frontend, picked: Sequence[tuple[FeatureSet, str]]) -> Bat
     batch = frontend.collate([source[i] for source, i in picked])
     batch["ids"] = [i for _, i in picked]
     batch |= distinct(batch["speaker"], [source.utterances[i].speaker for source, i in picked])
+    batch["keys"] = [source.key(i) for source, i in picked]
     batch["origin"] = torch.tensor([source.origin for source, _ in picked])
     batch["totals"] = totals([(source.origin, source.lengths[i]) for source, i in picked])
     return batch

@@ -26,6 +26,7 @@ from ttsadapt.prefix import Memory, PrefixCache
 from ttsadapt.strategies.base import Strategy, Study, generator
 from ttsadapt.strategies.full import Full
 from ttsadapt.strategies.partial import Partial
+from ttsadapt.where.explicit import Explicit
 
 REQUIRED = 0.9
 """of what the operations allow"""
@@ -148,7 +149,7 @@ class CSPSpeed(Case):
         made: dict[str, Side] = {"full": partial(self._work, Full(), False)}
         for trained in self._pairs():
             for kept in (False, True)[: 2 if min(trained) else 1]:
-                made[self._name(trained, kept)] = partial(self._work, Partial([f"backbone.{n}" for n in trained]), kept)
+                made[self._name(trained, kept)] = partial(self._work, Partial(Explicit([f"backbone.{n}" for n in trained])), kept)
         return made
 
     def comparisons(self) -> Sequence[Comparison]:

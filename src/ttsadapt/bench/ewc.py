@@ -5,8 +5,9 @@ tokens are drawn from seeds: the cost does not depend on what a model says.
 """
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -18,14 +19,12 @@ from ttsadapt.analysis.fisher import estimated
 from ttsadapt.analysis.information import Factored, Whole, write
 from ttsadapt.backbones.base import Batch
 from ttsadapt.backbones.qwen_tts import QwenTTS
+from ttsadapt.bench.base import Case, Comparison, Side, Work, cost
 from ttsadapt.learner import Learner, adapt
 from ttsadapt.strategies.base import Strategy, Study
 from ttsadapt.strategies.ewc import EWC
 from ttsadapt.strategies.full import Full
 from ttsadapt.strategies.lora import LoRA
-
-Work = Callable[[], int]
-"""one repeat of what is measured -> tokens that it went through"""
 
 
 @dataclass(frozen=True)
@@ -173,32 +172,32 @@ def _stepping(learner: Learner, optimise: bool = True) -> Callable[[Batch], None
     return step
 
 
-def main(pairs: int = 5) -> None:
-    """CPU seconds of the two sides in turn: `python -m ttsadapt.bench.ewc`."""
-    import statistics
-    import time
+class EWCCase(Case):
+    """A step with and without the penalty; a Fisher pass beside a pass of full fine-tuning over the same utterances."""
 
-    def seconds(work: Work) -> float:
-        start = time.process_time()
-        work()
-        return time.process_time() - start
+    def __init__(self, sizes: Sizes | dict[str, Any] | None = None, step_at_most: float = 1.1, pass_at_most: float = 1.2) -> None:
+        """`step_at_most`, `pass_at_most`: CPU seconds per token, of those without."""
+        self.sizes = sizes if isinstance(sizes, Sizes) else Sizes(**(sizes or {}))
+        self.step_at_most, self.pass_at_most = step_at_most, pass_at_most
 
-    def told(name: str, side: Work, over: Work) -> None:
-        works = (side, over)
-        for one in works:
-            one()
-        ratios = []
-        for number in range(pairs):
-            taken = {one: seconds(one) for one in (works if number % 2 else works[::-1])}
-            ratios.append(taken[side] / taken[over])
-        print(f"{name}: {statistics.median(ratios):.3f} ({min(ratios):.3f} to {max(ratios):.3f})", flush=True)
+    def sides(self) -> Mapping[str, Side]:
+        step = partial(training_step, self.sizes)
+        return {
+            "lora": step,
+            "lora+ewc": partial(step, penalty=True),
+            "lora+ewc, rank 1": partial(step, penalty=True, rank1=True),
+            "full": partial(step, full=True),
+            "full+ewc": partial(step, penalty=True, full=True),
+            "pass of full": partial(full_pass, self.sizes),
+            "its gradients": partial(full_pass, self.sizes, optimise=False),
+            "pass of Fisher": partial(fisher_pass, self.sizes),
+        }
 
-    told("step of LoRA with EWC / without", training_step(penalty=True), training_step())
-    told("step of LoRA with EWC rank 1 / without", training_step(penalty=True, rank1=True), training_step())
-    told("step of full fine-tuning with EWC / without", training_step(penalty=True, full=True), training_step(full=True))
-    told("Fisher pass / pass of full fine-tuning", fisher_pass(), full_pass())
-    told("Fisher pass / its gradients alone", fisher_pass(), full_pass(optimise=False))
-
-
-if __name__ == "__main__":
-    main()
+    def comparisons(self) -> Sequence[Comparison]:
+        return [
+            Comparison("lora+ewc", "lora", cost, at_most=self.step_at_most),
+            Comparison("lora+ewc, rank 1", "lora", cost, at_most=self.step_at_most),
+            Comparison("full+ewc", "full", cost, at_most=self.step_at_most),
+            Comparison("pass of Fisher", "pass of full", cost, at_most=self.pass_at_most),
+            Comparison("pass of Fisher", "its gradients", cost),
+        ]

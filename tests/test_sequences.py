@@ -204,6 +204,15 @@ def test_what_cannot_be_merged_may_only_come_last(two, mini, produced):
     assert matrix_of(last)["rows"][-1] == "Lee" and all(cell for cell in matrix_of(last)["metrics"]["mcd"]["R"][-1])
 
 
+def test_a_stage_that_trains_nothing_is_named_and_leaves_nothing_behind(mini):
+    from ttsadapt.stages import follow
+
+    cfg = mini(*SEQUENCE, f"stages=[{FIRST},{{only.speaker:[Lee],strategy:[ewc]}}]")
+    with pytest.raises(ConfigError, match=r"stages\.2: strategy=\[ewc\] trains nothing: add full"):
+        follow(cfg)
+    assert not run_folder(cfg).exists()
+
+
 def test_a_stage_that_fails_is_named(two, mini, produced):
     from ttsadapt.assembly import Run
     from ttsadapt.stages import follow

@@ -12,7 +12,7 @@ from ttsadapt.assembly import Assembly, Run, run_lock
 from ttsadapt.config.base import untuned_config
 from ttsadapt.config.identity import code_hash, run_folder, run_id, status
 from ttsadapt.config.stages import stage_configs, titles
-from ttsadapt.errors import UserError
+from ttsadapt.errors import ConfigError, UserError
 from ttsadapt.evaluation import Row, summarise, told, write_scores
 from ttsadapt.files import read_json, write_json, write_text
 from ttsadapt.finished import refuse_unmerged
@@ -24,8 +24,11 @@ from ttsadapt.scoring import link
 def follow(cfg: DictConfig) -> None:
     """Every stage in order, then the matrix; from wherever an earlier attempt stopped. A finished sequence returns at once."""
     stages = stage_configs(cfg)
-    for stage in stages:
-        refuse_idle(stage)
+    for number, stage in enumerate(stages, 1):
+        try:
+            refuse_idle(stage)
+        except ConfigError as error:
+            raise ConfigError(f"stages.{number}: {error}") from error
     folder = run_folder(cfg)
     folder.mkdir(parents=True, exist_ok=True)
     with run_lock(folder):

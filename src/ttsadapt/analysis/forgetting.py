@@ -14,7 +14,7 @@ from ttsadapt.metrics.intervals import Interval, grouped
 DEFINITIONS = {
     "average": "mean over tasks j of R[T, j]; higher is better",
     "learnt": "mean over tasks j of R[j, j] - R[0, j], what a task gained from the untuned model to its own stage; higher is better",
-    "forgetting": "mean over tasks j < T of (max over stages 1 <= i < T of R[i, j]) - R[T, j] (Chaudhry et al. 2018, eq. 3); "
+    "forgetting": "mean over tasks j < T of (max over stages 1 <= i < T of R[i, j]) - R[T, j] (Chaudhry et al. 2018, forgetting measure); "
     "positive = forgotten",
     "forgetting_since_learnt": "mean over tasks j < T of R[j, j] - R[T, j], without the maximum; positive = forgotten",
     "backward_transfer": "mean over tasks j < T of R[T, j] - R[j, j] (Lopez-Paz and Ranzato 2017, eq. 3); negative = forgotten",

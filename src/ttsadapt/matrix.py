@@ -102,7 +102,10 @@ class Elsewhere(Artifact):
     def build(self, folder: Path) -> None:
         learner, data = _learner(self.model.folder), self.task.assembly
         # A voice that the model has not heard of yet is told to it, as it would be to any user's: its weights stay.
-        learner.backbone.frontend.enroll([u for n in data.names() if n.endswith(".train") for u in data.utterances(n)])
+        voices = [u for n in data.names() if n.endswith(".train") for u in data.utterances(n)]
+        learner.backbone.frontend.enroll(voices)
+        for strategy in learner.strategies.values():
+            strategy.enroll(voices)  # type: ignore[operator]
         title = f"{self.task.title} by {self.model.title}"
         audio = speak(learner.backbone, self.task.sentences, folder / "wavs", title, self.task.cfg.evaluation.seed)
         metrics = {name: instantiate(node) for name, node in self.task.cfg.metric.items()}

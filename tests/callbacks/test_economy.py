@@ -11,6 +11,7 @@ from ttsadapt.strategies.full import Full
 from ttsadapt.strategies.kd import KD
 from ttsadapt.strategies.lora import LoRA
 from ttsadapt.strategies.partial import Partial
+from ttsadapt.where.explicit import Explicit
 
 SMALL = Layout(hidden=32, intermediate=48, blocks=2, heads=2, kv_heads=1, rows=80, targets=50, text=(3, 6), speech=(8, 20), utterances=12)
 
@@ -68,7 +69,7 @@ def test_bfloat16_trains_and_starts_where_float32_does():
 
 def test_nothing_is_differentiated_below_the_lowest_trained_block():
     made = setting(SMALL)
-    learner = made.learner({"partial": Partial(blocks=["backbone.1"])})
+    learner = made.learner({"partial": Partial(Explicit(["backbone.1"]))})
     seen = {}
     for name, block in made.backbone.blocks["backbone"].items():
         block.register_forward_hook(lambda m, a, out, name=name: seen.update({name: out if isinstance(out, torch.Tensor) else out[0]}))

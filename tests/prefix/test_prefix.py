@@ -21,13 +21,14 @@ from ttsadapt.strategies.full import Full
 from ttsadapt.strategies.kd import KD
 from ttsadapt.strategies.lora import LoRA
 from ttsadapt.strategies.partial import Partial
+from ttsadapt.where.explicit import Explicit
 
 FROZEN = 2
 """blocks below the trained ones"""
 
 
 def partial() -> Partial:
-    return Partial(blocks=["backbone.2", "backbone.3"])
+    return Partial(Explicit(["backbone.2", "backbone.3"]))
 
 
 class Losses(lightning.Callback):
@@ -260,7 +261,7 @@ class TestDisk:
         data, backbone = data_of(tmp_path, frontend), PadLM(frontend)
         if seed is not None:
             nn.init.normal_(backbone.embed.weight, generator=torch.Generator().manual_seed(seed))
-        learner = learner_of(backbone, data, tmp_path, partial=Partial(blocks=list(blocks)))
+        learner = learner_of(backbone, data, tmp_path, partial=Partial(Explicit(list(blocks))))
         counts = counted(backbone)
         cache = PrefixCache(Disk(str(tmp_path / "kept"), utterances=6))
         cache.start(learner, [(data.train, picked or data.train.ids)])

@@ -25,10 +25,10 @@ def test_a_backbone_that_reads_learns_the_same(mini, monkeypatch, backbone):
     block, settings = STILL[backbone]
     tiny = test_every_pair.smaller(backbone)
     monkeypatch.setattr(test_every_pair, "smaller", lambda _: (*tiny, *settings))
-    chosen = f"strategy.partial.blocks=[{block}]"
+    chosen = ["where@strategy.partial.where=explicit", f"strategy.partial.where.names=[{block}]"]
     losses, ran = [], []
     for kept in (False, True):
-        assembly, learner = test_every_pair.learner_of(lambda *o, small: mini(*o, chosen, small=small), backbone, ["partial"])
+        assembly, learner = test_every_pair.learner_of(lambda *o, small: mini(*o, *chosen, small=small), backbone, ["partial"])
         (features,) = assembly.features("target.train")
         if kept:
             PrefixCache(Memory()).start(learner, [(features, features.ids)])
@@ -72,7 +72,14 @@ def test_the_switch_is_checked_and_makes_no_other_run(mini, kind):
 
 
 def test_a_whole_run_keeps_on_disk(mini, outputs, capsys):
-    cfg = mini("prefix=disk", "strategy=[partial]", "strategy.partial.blocks=[decoder.2]", "metric=[]", "study=kept")
+    cfg = mini(
+        "prefix=disk",
+        "strategy=[partial]",
+        "where@strategy.partial.where=explicit",
+        "strategy.partial.where.names=[decoder.2]",
+        "metric=[]",
+        "study=kept",
+    )
     train(cfg)
     assert read_json(run_folder(cfg) / "summary.json")["status"] == "finished"
     said = capsys.readouterr().out

@@ -68,7 +68,8 @@ class HyperCase(Case):
 
     def __init__(self, at_most: Mapping[int, float], speakers: int = 16, layers: int = 4, passes: int = 20) -> None:
         """`at_most`: positions of an utterance -> CPU seconds per position, of those of static adapters. `passes` of a repeat."""
-        self.at_most, self.speakers, self.layers, self.passes = dict(at_most), speakers, layers, passes
+        self.at_most = {int(n): limit for n, limit in at_most.items()}  # JSON knows no numbers as keys
+        self.speakers, self.layers, self.passes = speakers, layers, passes
 
     def sides(self) -> Mapping[str, Side]:
         kinds = ("hypernetwork", "static")

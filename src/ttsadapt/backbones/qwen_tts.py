@@ -168,11 +168,13 @@ class QwenTTS(Backbone):
     def forward(self, batch: Batch) -> Heads:
         """{"tokens": speech and end, as `classes` has them}: the state before each of them predicts it."""
         tokens = batch["tokens"]
+        # Padding stands on the right, where no token that counts looks: without a mask attention costs half. But with positions of
+        # their own and no mask, those that start again would be taken for packed sequences.
+        straight = batch["straight"]
         output = self.lm.model(
             inputs_embeds=self.embedded(tokens, batch["speaker"], batch.get("heard") if self.training else None),
-            # Without a mask, positions that start again would be taken for packed sequences.
-            attention_mask=F.pad(batch["mask"], (self.offset, 0), value=True),
-            position_ids=self.shifted(batch["positions"]),
+            attention_mask=None if straight else F.pad(batch["mask"], (self.offset, 0), value=True),
+            position_ids=None if straight else self.shifted(batch["positions"]),
             use_cache=False,
         )
         states = output.last_hidden_state  # (B, offset + L, D)

@@ -10,7 +10,9 @@ def main() -> None:
 
     from ttsadapt.bench.base import Case
     from ttsadapt.callbacks.throughput import peak_memory
+    from ttsadapt.trainer import quiet
 
+    quiet()
     node, side, threads = json.loads(sys.argv[1]), sys.argv[2], int(sys.argv[3])
     if threads:
         torch.set_num_threads(threads)

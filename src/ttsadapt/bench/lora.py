@@ -43,6 +43,7 @@ class LoRACase(Case):
     def _theirs(self) -> Work:
         from peft import LoraConfig, get_peft_model
         from transformers import Qwen2Config, Qwen2ForCausalLM, Trainer, TrainingArguments
+        from transformers.trainer_callback import PrinterCallback
 
         torch.manual_seed(0)
         longest = self.layout.text[1] + self.layout.speech[1] + 2
@@ -65,7 +66,9 @@ class LoRACase(Case):
                 seen.append(int(batch["attention_mask"].sum()))
                 return batch
 
-            Trainer(model=model, args=arguments, train_dataset=data, data_collator=collate).train()  # type: ignore[arg-type]
+            trainer = Trainer(model=model, args=arguments, train_dataset=data, data_collator=collate)  # type: ignore[arg-type]
+            trainer.remove_callback(PrinterCallback)
+            trainer.train()
             repeat += 1
             return sum(seen[: self.steps])  # it looks one batch ahead
 

@@ -117,7 +117,8 @@ class SpeechTokenFrontend(Frontend):
     def collate(self, items: Sequence[dict[str, Tensor]]) -> Batch:
         """`tokens` (B, L) padded on the right, `mask` (B, L) bool, `positions` (B, L), `prompt` (B,), `speaker` (B, E), `frames` (B,).
 
-        `straight`: positions count from left to right. `row` and `position` (N,): where the supervised tokens stand, speech and end. Found here, where no device has to be waited for.
+        `straight`: positions count from left to right. `row` and `position` (N,): where the supervised tokens stand, speech and end.
+        Found here, where no device has to be waited for.
         With `dropped` > 0 also `heard` (B, L) bool, false at that share of the speech tokens, drawn anew: a model in training does
         not see those among its inputs, so that it cannot go by the last tokens alone and listens to the phones.
         """
@@ -125,7 +126,7 @@ class SpeechTokenFrontend(Frontend):
         tokens = torch.nn.utils.rnn.pad_sequence(rows, batch_first=True, padding_value=self.vocabulary.pad)
         lengths = torch.tensor([len(row) for row in rows])
         numbered = [self.positions(row[: int(item["prompt"])], len(row)) for item, row in zip(items, rows)]
-        batch = {name: torch.stack([item[name] for item in items]) for name in ("prompt", "speaker", "frames")}
+        batch: Batch = {name: torch.stack([item[name] for item in items]) for name in ("prompt", "speaker", "frames")}
         batch["straight"] = all(torch.equal(own, torch.arange(len(own))) for own in numbered)
         batch["positions"] = torch.nn.utils.rnn.pad_sequence(numbered, batch_first=True)
         place = torch.arange(tokens.shape[1])

@@ -94,7 +94,8 @@ def _batch(sizes: Sizes, lengths: list[tuple[int, int]], draw: torch.Generator) 
     mask: Tensor = place < ends[:, None]
     row, position = (mask & (place >= prompt[:, None])).nonzero(as_tuple=True)
     return {
-        "tokens": tokens, "mask": mask, "positions": place.expand_as(tokens), "prompt": prompt, "row": row, "position": position,
+        "tokens": tokens, "mask": mask, "positions": place.expand_as(tokens), "straight": True, "prompt": prompt,
+        "row": row, "position": position,
         "speaker": torch.zeros(len(lengths), 0), "origin": torch.zeros(len(lengths), dtype=torch.long),
         "ids": [f"u{i}" for i in range(len(lengths))], "totals": {"tokens": [len(row), 0], "frames": [len(row), 0]},
     }  # fmt: skip

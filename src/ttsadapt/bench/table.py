@@ -25,6 +25,8 @@ def verdicts(case: Case, done: Rounds) -> list[dict[str, Any]]:
     found = []
     for comparison in case.comparisons():
         middle, low, high = spread(ratios(done, comparison))
+        if middle != middle:  # memory, when it was not asked for
+            continue
         found.append({
             "side": comparison.side, "over": comparison.over, "quantity": title(comparison.quantity, case.unit), "median": middle,
             "low": low, "high": high, "limit": comparison.limit, "holds": comparison.holds(middle),

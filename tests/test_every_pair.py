@@ -31,6 +31,8 @@ QUICK = {
 UNREADABLE = ("layer analysis: no label can be read off", "generative rehearsal: none of the")
 """... but need not: tokens that were made to say neither voice nor emotion hide both, and noise holds no phones. Then the refusal is
 what is tested."""
+UNFIT = "has no transformers decoder"
+"""prefix tuning fills the cache of one"""
 
 
 @lru_cache(maxsize=1)
@@ -69,7 +71,7 @@ def test_a_strategy_trains_a_backbone_and_comes_back_from_disk(mini, backbone, s
         assembly, learner = learner_of(mini, backbone, names := [strategy])
     except UserError as error:
         assert "\n" not in str(error)
-        if str(error).startswith(UNREADABLE):
+        if str(error).startswith(UNREADABLE) or UNFIT in str(error):
             return
         assert "trains nothing: add" in str(error)
         assembly, learner = learner_of(mini, backbone, names := ["lora", strategy])

@@ -55,8 +55,8 @@ class Follower(Switchable, nn.Module):
 
 
 def followers(backbone: nn.Module) -> list[Follower]:
-    """Those that stand behind any of its modules, in the model's order."""
-    hooks = (hook for module in backbone.modules() for hook in module._forward_hooks.values())
+    """Those that stand before or behind any of its modules, in the model's order."""
+    hooks = (hook for m in backbone.modules() for hook in (*m._forward_pre_hooks.values(), *m._forward_hooks.values()))
     owners = (getattr(hook, "__self__", None) for hook in hooks)
     return [owner for owner in owners if isinstance(owner, Follower)]
 
@@ -216,7 +216,7 @@ def keeps_base(backbone: nn.Module) -> bool:
 def merged(backbone: nn.Module) -> dict[str, Tensor]:
     """The state dict of the untouched architecture (original names, buffers included) with the adapters merged in.
 
-    CheckpointError when an adapter stands behind a module: no weight of that architecture does what it does.
+    CheckpointError when an adapter stands before or behind a module: no weight of that architecture does what it does.
     """
     standing = followers(backbone)
     if standing:

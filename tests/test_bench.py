@@ -60,11 +60,14 @@ def test_every_case_has_a_small_size():
 
 @pytest.mark.parametrize("name", SMALL)
 def test_a_case_runs_small_and_leaves_its_tables(name, outputs):
-    command = [sys.executable, "-m", "ttsadapt", "bench", f"bench={name}", "pairs=1", f"hydra.run.dir={outputs}/bench/{name}", "threads=1"]
+    asks = name == "hyper_small"  # a process a side takes its time, and asks every case for its sides in the same way
+    options = [f"bench={name}", "pairs=1", "threads=1", f"memory={asks}", f"hydra.run.dir={outputs}/bench/{name}"]
+    command = [sys.executable, "-m", "ttsadapt", "bench", *options]
     done = subprocess.run(command, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-3000:]
     written = json.loads((outputs / "bench" / name / "bench.json").read_text())
     for figures in written["rounds"][0].values():
-        assert figures["units"] > 0 and figures["cpu"] > 0 and figures["wall"] > 0 and figures["memory"] > 0.05
+        assert figures["units"] > 0 and figures["cpu"] > 0 and figures["wall"] > 0
+        assert not asks or figures["memory"] > 0.05
     assert written["comparisons"] and written["machine"]["code"]
     assert (outputs / "bench" / name / "bench.md").read_text() in done.stdout

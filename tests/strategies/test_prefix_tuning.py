@@ -1,9 +1,11 @@
 """Prefix tuning: as peft's own model computes it, one step at a time as at once, a prefix for each row, and off."""
 
 import copy
+from pathlib import Path
 
 import pytest
 import torch
+import yaml
 from peft import PrefixTuningConfig, TaskType, get_peft_model
 from transformers import DynamicCache, Qwen2Config, Qwen2ForCausalLM
 
@@ -16,6 +18,7 @@ from ttsadapt.run import build_learner
 from ttsadapt.strategies.prefix_tuning import Prefix, PrefixTuning
 
 P, L, ROWS = 3, 7, 2
+TINY = Path(__file__).parents[1] / "tiny"
 
 
 @pytest.fixture
@@ -107,7 +110,8 @@ def test_nothing_is_silent(lm, embedded):
 
 
 def test_every_speaker_that_is_learnt_has_its_own(mini):
-    cfg = mini("backbone=qwen_tts_tiny", "base=null", "strategy=[prefix_tuning]", "strategy.prefix_tuning.each_speaker=true", small=False)
+    asked = ["backbone=qwen_tts_tiny", "base=null", "strategy=[prefix_tuning]", "strategy.prefix_tuning.each_speaker=true"]
+    cfg = mini(*asked, *yaml.safe_load((TINY / "qwen_tts_tiny.yaml").read_text()), small=False)
     assembly = Assembly(cfg)
     ensure(assembly.corpus)
     ensure(*assembly.needs())

@@ -91,6 +91,35 @@ def test_lora_trains_only_itself_and_the_rest_is_in_eval_mode(data, tmp_path):
     assert not learner.backbone.embed.training and learner.backbone.layers[0].training
 
 
+class Normed(ToyLM):
+    """A batch norm in each block, behind its linear layer."""
+
+    def __init__(self):
+        super().__init__()
+        for layer in self.layers:
+            size = layer.linear.out_features
+            layer.linear = torch.nn.Sequential(layer.linear, AcrossChannels(size))
+
+    adaptable = ("layers.*.linear.0", "layers.*.conv")
+
+
+class AcrossChannels(torch.nn.BatchNorm1d):
+    def forward(self, x):
+        return super().forward(x.mT).mT
+
+
+@pytest.mark.parametrize(("name", "moving"), [("full", [0, 1]), ("partial", [0]), ("lora", [])])
+def test_running_statistics_move_only_where_weights_do(name, moving, data, tmp_path):
+    learner = build([name], data, tmp_path, Normed())
+    norms = [m for m in learner.modules() if isinstance(m, AcrossChannels)]
+    before = [(n.running_mean.clone(), n.running_var.clone(), n.num_batches_tracked.clone()) for n in norms]
+    train(learner, data)
+    same = [torch.equal(n.running_mean, m) and torch.equal(n.running_var, v) for n, (m, v, _) in zip(norms, before)]
+    counted = [int(n.num_batches_tracked - c) for n, (*_, c) in zip(norms, before)]
+    assert same == [i not in moving for i in range(2)]
+    assert counted == [3 * (i in moving) for i in range(2)]
+
+
 def trained(learner):
     return {n for n, p in learner.named_parameters() if p.requires_grad}
 

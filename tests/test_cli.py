@@ -108,6 +108,7 @@ MISTAKES = {
     "base=quickstart/bse": "base=quickstart/bse: there is no such option: did you mean 'quickstart/base'?",
     "+optimizer.weight_decy=1": "optimizer.weight_decy is not a key of AdamW: did you mean 'weight_decay'?",
     "strategy=[lora": "cannot read 'strategy=[lora'",
+    "strategy=lora,kd": "strategy=lora,kd has commas: write 'strategy=[lora,kd]' for a list",
     "lora": "cannot read 'lora': no = in it",
     "trainer.max_steps=???": "trainer.max_steps has no value: add trainer.max_steps=...",
     "--hlep": "there is no option --hlep: did you mean '--help'?",

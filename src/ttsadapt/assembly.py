@@ -2,6 +2,7 @@
 
 import hashlib
 import inspect
+import os
 import subprocess
 import sys
 from collections.abc import Iterable, Sequence
@@ -18,6 +19,7 @@ from safetensors.torch import load_file
 
 from ttsadapt.artifacts import Artifact, ensure
 from ttsadapt.backbones.base import SOURCE, TARGET, Backbone, Frontend
+from ttsadapt.config.app import LAUNCHER
 from ttsadapt.config.base import base_config, lineage
 from ttsadapt.config.identity import run_folder, status
 from ttsadapt.data.features import Features, FeatureSet
@@ -52,7 +54,8 @@ class Run(Artifact):
         print(self.says or f"first, and only once: {steps}, in {self.folder}", flush=True)
         config = self.folder / "config.yaml"
         write_text(config, OmegaConf.to_yaml(self.cfg, resolve=True))
-        if subprocess.run([sys.executable, "-m", "ttsadapt.job", str(config)]).returncode:
+        alone = os.environ | {LAUNCHER: str(os.getpid())}  # and its own group: however this process is killed, the other one ends
+        if subprocess.run([sys.executable, "-m", "ttsadapt.job", str(config)], env=alone, start_new_session=True).returncode:
             raise UserError(f"the run {self.folder} that this one needs has failed: its message is above")
 
     def build(self, folder: Path) -> None:

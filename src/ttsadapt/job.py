@@ -4,12 +4,13 @@ import sys
 
 from omegaconf import OmegaConf
 
-from ttsadapt.config.app import quiet_bars
+from ttsadapt.config.app import die_with_the_launcher, quiet_output
 from ttsadapt.errors import UserError
 
 
 def main() -> int:
-    quiet_bars()
+    die_with_the_launcher()
+    quiet_output()
     from ttsadapt.run import train
 
     config = OmegaConf.load(sys.argv[1])

@@ -42,6 +42,7 @@ def quiet() -> None:
         logging.getLogger(name).setLevel(logging.WARNING)
     # Frozen parts are in eval mode on purpose.
     warnings.filterwarnings("ignore", message="Found .* module.* in eval mode")
+    warnings.filterwarnings("ignore", message="The number of training batches .* is smaller than the logging interval")
     warnings.filterwarnings("ignore", message=".*isinstance\\(treespec, LeafSpec\\).*")
 
 

@@ -149,6 +149,6 @@ def test_loading_takes_little_more_than_the_model(tmp_path, name, dtype):
 
 
 def test_what_the_authors_code_cannot_run_is_not_written():
-    official.check_theirs({"backbone.flow.spread": False})
-    with pytest.raises(CheckpointError, match=r"trained with backbone\.flow\.spread, which its authors' code does not know"):
-        official.check_theirs({"backbone.frontend.paced_positions": False, "backbone.flow.spread": True})
+    official.check_theirs({"backbone.flow.spread=0": False})
+    with pytest.raises(CheckpointError, match=r"train it with backbone\.flow\.spread=0 to export it"):
+        official.check_theirs({"backbone.frontend.paced_positions=false": False, "backbone.flow.spread=0": True})

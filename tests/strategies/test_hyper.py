@@ -27,7 +27,7 @@ from ttsadapt.heads import task_loss
 from ttsadapt.learner import Learner, adapt
 from ttsadapt.strategies.adapter import BottleneckAdapter
 from ttsadapt.strategies.base import Study, generator
-from ttsadapt.strategies.bottleneck import Bottleneck, GeneratedBottleneck
+from ttsadapt.strategies.bottleneck import Bottleneck, GeneratedBottleneck, Weights, bottleneck
 from ttsadapt.strategies.ewc import EWC
 from ttsadapt.strategies.full import Full
 from ttsadapt.strategies.hyper import Hyper
@@ -46,6 +46,27 @@ VOICES = 5
 
 def voice(name: str) -> torch.Tensor:
     return torch.randn(VOICES, generator=torch.Generator().manual_seed(int(name[1:])))
+
+
+@pytest.mark.parametrize("residual", [False, True])
+def test_gradients_of_many_bottlenecks_at_once(residual):
+    torch.manual_seed(0)
+    x, *weights = (torch.randn(s, dtype=torch.float64, requires_grad=True) for s in ((3, 4, 5), (3, 2, 5), (3, 2), (3, 5, 2), (3, 5)))
+
+    def each(x, *weights):
+        made = [bottleneck(row[None], Weights(*(w[i : i + 1] for w in weights)), residual) for i, row in enumerate(x)]
+        return torch.cat(made)
+
+    def together(x, *weights):
+        return bottleneck(x, Weights(*weights), residual)
+
+    torch.testing.assert_close(together(x, *weights), each(x, *weights))
+    assert torch.autograd.gradcheck(together, (x, *weights))
+    x, *weights = (t.detach().float().requires_grad_() for t in (x, *weights))
+    with torch.autocast("cpu", torch.bfloat16):
+        half = together(x, *weights)
+    half.float().sum().backward()
+    assert half.dtype == (torch.float32 if residual else torch.bfloat16) and all(w.grad.dtype == torch.float32 for w in weights)
 
 
 class VoicedFrontend(ToyFrontend):

@@ -233,12 +233,13 @@ def save(module: nn.Module, layout: Layout, origin: Origin | None = None) -> dic
 
 
 def check_theirs(ours: Mapping[str, bool]) -> None:
-    """CheckpointError when any of these settings is in use: the authors' code would run the weights in another way."""
-    used = [name for name, on in ours.items() if on]
+    """CheckpointError when any setting of ours is in use: the authors' code would run the weights in another way.
+
+    `ours`: by the overrides that switch a setting off, whether it is on.
+    """
+    used = [overrides for overrides, on in ours.items() if on]
     if used:
-        raise CheckpointError(
-            f"this model was trained with {' and '.join(used)}, which its authors' code does not know: train it without to export it"
-        )
+        raise CheckpointError(f"this model computes what its authors' code does not: train it with {' '.join(used)} to export it")
 
 
 def write(state: Mapping[str, Any], path: Path) -> None:

@@ -197,7 +197,7 @@ class VALLEX(Backbone):
 
     def save_official(self, path: Path) -> None:
         """As `load_official` reads it: both names of a tied weight are written."""
-        official.check_theirs({"backbone.frontend.paced_positions": self.frontend.pacing is not None})
+        official.check_theirs({"backbone.frontend.paced_positions=false": self.frontend.pacing is not None})
         weights: dict[str, Any] = official.save(self, layout(self.nar.levels), self.origin)
         extras = self.origin.extras if self.origin else {}
         official.write(weights if Path(path).suffix == ".safetensors" else {"model": weights} | extras, path)

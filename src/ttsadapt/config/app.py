@@ -1,5 +1,6 @@
 """What every command has in common: compose, check, then run the job; a mistake of the user costs one line and one second."""
 
+import logging
 import os
 import signal
 import sys
@@ -19,7 +20,7 @@ from ttsadapt.files import write_json
 Job = Callable[[DictConfig], Any]
 
 LAUNCHER = "TTSADAPT_LAUNCHER"
-"""set by the sweep launcher for its jobs: its process id"""
+"""set for the jobs that a process starts in groups of their own: its process id"""
 _FULL = "HYDRA_FULL_ERROR"
 
 
@@ -27,8 +28,8 @@ def command(name: str, job: Job) -> Callable[[], None]:
     """The `main` of a command: Hydra composes `name`.yaml, the config is checked, then `job` runs (and imports what it needs)."""
 
     def main() -> None:
-        _die_with_the_launcher()
-        quiet_bars()
+        die_with_the_launcher()
+        quiet_output()
         asked_for_all = os.environ.get(_FULL) == "1"
         try:
             refuse_unknown_flags(sys.argv[1:])
@@ -55,8 +56,9 @@ def refuse_unknown_flags(arguments: list[str]) -> None:
             raise UserError(f"there is no option {name}{hint(name, known)}")
 
 
-def quiet_bars() -> None:
-    """In a log a progress bar is a line every ten seconds, not a line for every step."""
+def quiet_output() -> None:
+    """In a log a progress bar is a line every ten seconds, not a line for every step; speechbrain keeps its settings to itself."""
+    logging.getLogger("speechbrain.utils.quirks").setLevel(logging.WARNING)
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_MININTERVAL", "10")
 
@@ -156,7 +158,7 @@ def _set(name: str, value: str | None) -> None:
         os.environ[name] = value
 
 
-def _die_with_the_launcher() -> None:
+def die_with_the_launcher() -> None:
     """A job whose launcher was killed outright would go on unseen, and meet its own successor in the same run folder."""
     launcher = os.environ.pop(LAUNCHER, None)
     if launcher is None or os.getppid() != int(launcher):

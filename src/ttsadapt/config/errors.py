@@ -25,6 +25,8 @@ def one_line(error: BaseException) -> str | None:
             return _missing_config(cause)
         if isinstance(cause, ConfigCompositionException) and "Did you mean to override" in str(cause):
             return " ".join(str(cause).split("\nTo append")[0].split())  # with the place that was probably meant
+        if isinstance(cause, ConfigCompositionException) and str(cause).startswith("Ambiguous value for argument"):
+            return _ambiguous(str(cause))
         if isinstance(cause, OverrideParseException):
             return _unreadable(cause)
         if isinstance(cause, ConfigKeyError | ConfigAttributeError):
@@ -72,6 +74,12 @@ def _options(group: str) -> set[str]:
 
 def _groups() -> set[str]:
     return {f.name for f in paths.conf().iterdir() if f.is_dir()} | {"experiments"}
+
+
+def _ambiguous(message: str) -> str:
+    asked = message.splitlines()[0].partition("'")[2].rstrip("'")
+    key, _, value = asked.partition("=")
+    return f"{asked} has commas: write '{key}=[{value}]' for a list, '{key}=\"{value}\"' for a text, or add -m to run one after the other"
 
 
 def _unreadable(error: OverrideParseException) -> str:

@@ -19,7 +19,11 @@ def find(cfg: DictConfig) -> Path:
     folders = [run_folder(cfg)] if cfg.run is None else [Path(cfg.run).expanduser(), Path(cfg.paths.outputs) / cfg.run]
     folder = next((f for f in folders if (f / "config.yaml").is_file()), None)
     if folder is None:
-        there = sorted(f"{p.parent.parent.name}/{p.parent.name}" for p in Path(cfg.paths.outputs).glob("*/*/summary.json"))
+        there = sorted(
+            f"{p.parent.parent.name}/{p.parent.name}"
+            for p in Path(cfg.paths.outputs).glob("*/*/summary.json")
+            if status(p.parent) == "finished"
+        )
         asked = "run has no value, and these overrides have not been trained" if cfg.run is None else f"run={cfg.run}: no such run"
         raise UserError(f"{asked}: give run=<study>/<run id>; there are {', '.join(there[:6]) or 'none'}{' ...' if len(there) > 6 else ''}")
     if (how := status(folder)) != "finished":

@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ttsadapt.strategies.bottleneck import INITIAL, Weights
+from ttsadapt.strategies.bottleneck import INITIAL, Weights, same
 
 Applied = Callable[[Tensor], Tensor]
 """(B, T, C) -> (B, T, C)"""
@@ -22,7 +22,7 @@ class NoNorm(nn.Module):
     """In the place of a norm that is not wanted."""
 
     def forward(self, source: Tensor) -> Applied:
-        return lambda x: x
+        return same
 
 
 class PlainNorm(nn.Module):

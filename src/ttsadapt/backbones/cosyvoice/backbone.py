@@ -232,9 +232,9 @@ class CosyVoice(Backbone):
         flow = self.flow
         official.check_theirs(
             {
-                "backbone.frontend.paced_positions": self.frontend.pacing is not None and self.llm is not None,
-                "backbone.flow.spread": flow is not None and flow.spread != 0,
-                "backbone.flow.mel_mean or mel_std": flow is not None and (flow.mel_mean, flow.mel_std) != (0.0, 1.0),
+                "backbone.frontend.paced_positions=false": self.frontend.pacing is not None and self.llm is not None,
+                "backbone.flow.spread=0": flow is not None and flow.spread != 0,
+                "backbone.flow.mel_mean=0 backbone.flow.mel_std=1": flow is not None and (flow.mel_mean, flow.mel_std) != (0.0, 1.0),
             }
         )
         vocoder = self.vocoder if isinstance(self.vocoder, HiFT) else None

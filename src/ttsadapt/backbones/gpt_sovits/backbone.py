@@ -211,7 +211,7 @@ class GptSovits(Backbone):
         return model
 
     def save_official(self, path: Path) -> None:
-        official.check_theirs({"backbone.frontend.paced_positions": self.frontend.pacing is not None})
+        official.check_theirs({"backbone.frontend.paced_positions=false": self.frontend.pacing is not None})
         extras = self.origin.extras if self.origin else {"config": config_of(self.sizes), "info": "GPT-e0"}
         official.write({"weight": official.save(self, LAYOUT, self.origin), **extras}, path)
 

@@ -124,6 +124,17 @@ def test_marks_need_an_interval_that_excludes_zero(tmp_path):
     assert reading(systems)[0].startswith("No run gains on the target")
 
 
+def test_a_winner_is_not_praised_alone(tmp_path):
+    folder = study(tmp_path, strategies=[(), ("full",)], tests=SMALL, wavs=False)
+    for path in folder.glob("*/summary.json"):
+        summary = json.loads(path.read_text())
+        if summary["strategies"]:
+            summary["gain"]["mcd"] = {"mean": 2.0, "low": 1.0, "high": 3.0, "n": 10}
+            summary["gain"]["per"] = {"mean": -4.0, "low": -5.0, "high": -3.0, "n": 10}
+            path.write_text(json.dumps(summary))
+    assert reading(systems_of(folder))[0].endswith("2.0 dB [1.0, 3.0], though worse in PER.")
+
+
 def test_reading_names_the_winners_of_the_tables(systems):
     said = " ".join(reading(systems))
     assert "full gains most on the target: MCD" in said

@@ -167,11 +167,12 @@ def preservation_table(systems: Systems) -> Preservation:
 
 
 def reading(systems: Systems) -> list[str]:
-    """The result in a few sentences, every word of which follows from the tables; by the leading metric that has the figures."""
+    """The result in a few sentences, every word of which follows from the tables; by the leading metric that has the figures, and by
+    others where these contradict it."""
     table = change_table(systems)
-    first = {g.key: g.columns[0] for g in table.groups}
-    said = [_gain_sentence(table.rows, first["gain"])] if "gain" in first else []
-    said += [_forgetting_sentence(table.rows, first["forgetting"])] if "forgetting" in first else []
+    groups = {g.key: g.columns for g in table.groups}
+    said = [_gain_sentence(table.rows, groups["gain"])] if "gain" in groups else []
+    said += [_forgetting_sentence(table.rows, groups["forgetting"])] if "forgetting" in groups else []
     return said + _preservation_sentence(preservation_table(systems))
 
 
@@ -180,15 +181,23 @@ def _amount(column: Column, estimate: Estimate) -> str:
     return " ".join(filter(None, [fixed(estimate.mean, column.digits), column.metric.unit, bounds(estimate, column.digits)]))
 
 
-def _gain_sentence(rows: list[System], column: Column) -> str:
+def _though(columns: list[Column], row: int) -> str:
+    """What gets worse by other metrics while the leading one is praised."""
+    worse = [c.metric.label for c in columns[1:] if c.cells[row].mark < 0]
+    return f", though worse in {', '.join(worse)}" if worse else ""
+
+
+def _gain_sentence(rows: list[System], columns: list[Column]) -> str:
+    column = columns[0]
     estimate, system = max(((c.estimate, s) for c, s in zip(column.cells, rows) if c.estimate), key=lambda p: p[0].mean)
     label = column.metric.label
     if estimate.sign <= 0:
         return f"No run gains on the target beyond its 95\u00a0% interval in {label}."
-    return f"{system.label} gains most on the target: {label} better than the untuned model's by {_amount(column, estimate)}."
+    return f"{system.label} gains most on the target: {label} better than the untuned model's by {_amount(column, estimate)}{_though(columns, rows.index(system))}."
 
 
-def _forgetting_sentence(rows: list[System], column: Column) -> str:
+def _forgetting_sentence(rows: list[System], columns: list[Column]) -> str:
+    column = columns[0]
     known = [(c.estimate, s) for c, s in zip(column.cells, rows) if c.estimate]
     (least, kept), (most, lost) = (f(known, key=lambda p: p[0].mean) for f in (min, max))
     label = column.metric.label
@@ -196,7 +205,8 @@ def _forgetting_sentence(rows: list[System], column: Column) -> str:
         return f"No run forgets on the source beyond its 95\u00a0% interval in {label}."
     verdict = {1: "worse", 0: "no clear change", -1: "even better"}[least.sign]
     rest = f"; {lost.label} forgets most, {_amount(column, most)}" if lost is not kept else ""
-    return f"{kept.label} forgets least on the source: {label} {verdict}, {_amount(column, least)}{rest}."
+    though = _though(columns, rows.index(kept))
+    return f"{kept.label} forgets least on the source: {label} {verdict}, {_amount(column, least)}{though}{rest}."
 
 
 def _preservation_sentence(table: Preservation) -> list[str]:

@@ -193,7 +193,8 @@ def _gain_sentence(rows: list[System], columns: list[Column]) -> str:
     label = column.metric.label
     if estimate.sign <= 0:
         return f"No run gains on the target beyond its 95\u00a0% interval in {label}."
-    return f"{system.label} gains most on the target: {label} better than the untuned model's by {_amount(column, estimate)}{_though(columns, rows.index(system))}."
+    though = _though(columns, rows.index(system))
+    return f"{system.label} gains most on the target: {label} better than the untuned model's by {_amount(column, estimate)}{though}."
 
 
 def _forgetting_sentence(rows: list[System], columns: list[Column]) -> str:

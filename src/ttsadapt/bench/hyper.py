@@ -7,10 +7,11 @@ import torch
 from torch import Tensor, nn
 
 from ttsadapt.adapters import Follower
-from ttsadapt.backbones.base import Batch
 from ttsadapt.bench.base import Case, Comparison, Side, Work, cost
-from ttsadapt.learner import Learner
+from ttsadapt.bench.hyper_step import StepSizes, step
+from ttsadapt.strategies.adapter import BottleneckAdapter
 from ttsadapt.strategies.bottleneck import Bottleneck, GeneratedBottleneck
+from ttsadapt.strategies.hyper import Hyper
 from ttsadapt.strategies.hypernetwork import Hypernetwork
 
 Pass = Callable[[], None]
@@ -48,35 +49,39 @@ def _pass(owner: nn.Module, followers: Sequence[Follower], x: Tensor, pull: Tens
     x.backward(pull)
 
 
-def training_steps(hyper: Learner, static: Learner, batch: Batch) -> tuple[Pass, Pass]:
-    """Forward and backward passes of whole learners over the same batch: strategy=[hyper] and strategy=[adapter] of one backbone."""
-    return _step(hyper, batch), _step(static, batch)
-
-
-def _step(learner: Learner, batch: Batch) -> Pass:
-    def run() -> None:
-        learner.zero_grad()
-        torch.stack(list(learner.terms(batch).values())).sum().backward()
-
-    return run
-
-
 class HyperCase(Case):
-    """Adapter modules alone, every utterance in another voice."""
+    """Adapter modules alone, and a whole training step; every utterance in another voice."""
 
     unit = "positions"
 
-    def __init__(self, at_most: Mapping[int, float], speakers: int = 16, layers: int = 4, passes: int = 20) -> None:
-        """`at_most`: positions of an utterance -> CPU seconds per position, of those of static adapters. `passes` of a repeat."""
+    def __init__(
+        self,
+        at_most: Mapping[int, float],
+        step_at_most: float,
+        step: Mapping[str, int] | None = None,
+        speakers: int = 16,
+        layers: int = 4,
+        passes: int = 20,
+    ) -> None:
+        """`at_most`: positions of an utterance -> CPU seconds per position, of those of static adapters; `step_at_most`: of a whole step.
+
+        `passes` of a repeat, of adapters alone. `step`: see `StepSizes`.
+        """
+        self.step_at_most, self.step_sizes = step_at_most, StepSizes(**(step or {}))
         self.at_most = {int(n): limit for n, limit in at_most.items()}  # JSON knows no numbers as keys
         self.speakers, self.layers, self.passes = speakers, layers, passes
 
     def sides(self) -> Mapping[str, Side]:
         kinds = ("hypernetwork", "static")
-        return {f"{kind}, {n}": partial(self._side, n, which) for n in self.at_most for which, kind in enumerate(kinds)}
+        alone = {f"{kind}, {n}": partial(self._side, n, which) for n in self.at_most for which, kind in enumerate(kinds)}
+        return alone | {
+            "hypernetwork, step": lambda: step(self.step_sizes, Hyper()),
+            "static, step": lambda: step(self.step_sizes, BottleneckAdapter()),
+        }
 
     def comparisons(self) -> Sequence[Comparison]:
-        return [Comparison(f"hypernetwork, {n}", f"static, {n}", cost, at_most=limit) for n, limit in self.at_most.items()]
+        limits = {str(n): limit for n, limit in self.at_most.items()} | {"step": self.step_at_most}
+        return [Comparison(f"hypernetwork, {n}", f"static, {n}", cost, at_most=limit) for n, limit in limits.items()]
 
     def _side(self, positions: int, which: int) -> Work:
         torch.manual_seed(0)

@@ -3,6 +3,7 @@
 import resource
 import sys
 import time
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -50,8 +51,17 @@ class Throughput(Callback):
 
 def peak_memory() -> dict[str, float]:
     """GiB that this process has held at most: resident, and on the GPU where there is one."""
-    unit = 1 if sys.platform == "darwin" else 1024  # bytes there, KiB on Linux
-    peak = {"resident_gib": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 2**30}
+    peak = {"resident_gib": _resident() / 2**30}
     if torch.cuda.is_available() and torch.cuda.is_initialized():
         peak["gpu_gib"] = torch.cuda.max_memory_allocated() / 2**30
     return peak
+
+
+def _resident() -> int:
+    """Bytes. On Linux `ru_maxrss` is no less than what the parent held when it started this process: its pages count until exec."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        line = next(line for line in status.read_text().splitlines() if line.startswith("VmHWM:"))
+        return int(line.split()[1]) * 1024
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit

@@ -1,8 +1,11 @@
 import io
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from callbacks import training
 from callbacks.training import train
@@ -58,3 +61,8 @@ def test_speed_counts_each_step_once_and_not_the_validation(tmp_path: Path, monk
 
 def test_peak_memory_is_this_process() -> None:
     assert 0.05 < peak_memory()["resident_gib"] < 64
+    much = torch.ones(2**28)  # 1 GiB that a child must not count as its own
+    code = "from ttsadapt.callbacks.throughput import peak_memory; print(peak_memory()['resident_gib'])"
+    child = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert float(child.stdout) < 0.9 < peak_memory()["resident_gib"]
+    del much

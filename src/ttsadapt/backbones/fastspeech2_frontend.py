@@ -21,13 +21,12 @@ from ttsadapt.codecs.mel import MelSpectrogram
 from ttsadapt.data.audio import load
 from ttsadapt.data.utterance import Phone, Utterance
 from ttsadapt.errors import DataError
-from ttsadapt.text.phones import phonemize, split_stress
+from ttsadapt.text.phones import VOWELS, phonemize, split_stress
 
 logger = logging.getLogger(__name__)
 
 PAD = 0
 """index of padding in the phone table"""
-VOWELS = frozenset("aeiouyæøœɐɑɒɔəɘɚɛɜɝɞɤɨɪɯɵɶʉʊʌʏᵻ")
 
 
 class FastSpeech2Frontend(Frontend):

@@ -5,6 +5,8 @@ from functools import lru_cache
 from ttsadapt.data.espeak import PAUSE, engine
 from ttsadapt.errors import UserError
 
+VOWELS = frozenset("aeiouyæøœɐɑɒɔəɘɚɛɜɝɞɤɨɪɯɵɶʉʊʌʏᵻ")
+"""letters of IPA that vowels and diphthongs begin with"""
 _STRESS = {"ˈ": 1, "ˌ": 2}
 
 

@@ -1,4 +1,4 @@
-"""`ttsadapt evaluate`: synthesises and scores the test sentences of a finished run."""
+"""`ttsadapt evaluate`: synthesises and scores the test sentences of a finished run, or scores a folder of recordings."""
 
 from omegaconf import DictConfig
 
@@ -6,6 +6,10 @@ from ttsadapt.config.app import command
 
 
 def job(cfg: DictConfig) -> None:
+    if cfg.wavs is not None:
+        from ttsadapt.wavs import evaluate as evaluate_wavs
+
+        return evaluate_wavs(cfg)
     from hydra.core.hydra_config import HydraConfig
 
     from ttsadapt.config.finding import find

@@ -124,14 +124,21 @@ def improvement(table: Mapping[str, Mapping[str, Mapping[str, Row]]], name: str,
 
 def told(summary: Mapping[str, Any], folder: Path) -> str:
     """What a finished run says at the end: where it is, and its figures."""
-    lines = [f"{summary['name']}: finished in {folder}"]
-    for name, scores in summary.get("sets", {}).items():
-        for metric, s in scores.items():
-            figures = f"{s['mean']:9.3f} [{s['low']:.3f}, {s['high']:.3f}]" if s["mean"] is not None else "        –"
-            lines.append(f"  {name:20} {metric:16} {figures} {s['unit']}, n = {s['n']}")
+    lines = [f"{summary['name']}: finished in {folder}", *listed(summary.get("sets", {}))]
     if summary.get("sets"):
         lines.append(f"beside its baseline, to look at and listen to: ttsadapt report study={summary['study']}")
     return "\n".join(lines)
+
+
+def listed(sets: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
+    """A line for every set and metric of a summary: mean, its interval where there is one, unit, n."""
+
+    def line(name: str, metric: str, s: Mapping[str, Any]) -> str:
+        mean = "        –" if s["mean"] is None else f"{s['mean']:9.3f}"
+        around = "" if s["low"] is None else f" [{s['low']:.3f}, {s['high']:.3f}]"
+        return f"  {name:20} {metric:16} {mean}{around} {s['unit']}, n = {s['n']}"
+
+    return [line(name, metric, s) for name, scores in sets.items() for metric, s in scores.items()]
 
 
 def goodness(row: Row, ideal: Row | None) -> float:

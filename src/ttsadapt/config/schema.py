@@ -105,6 +105,12 @@ class TrainConfig:
 class EvaluateConfig(TrainConfig):
     run: str | None
     """a run folder, or <study>/<run id>; None: the run that `ttsadapt train` makes of the same config"""
+    wavs: str | None
+    """recordings to score without a run"""
+    references: str | None
+    emotion: str | None
+    language: str
+    scores_to: str | None
 
 
 @dataclass

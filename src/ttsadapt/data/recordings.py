@@ -33,6 +33,8 @@ class Recordings:
     parent: str = "speaker"
     """what the name of a recording's folder tells: "speaker", "emotion" or "nothing" """
     language: str = "en-us"
+    silent: bool = False
+    """take recordings without a transcript, too: their text is empty"""
 
     def __post_init__(self) -> None:
         if self.parent not in ("speaker", "emotion", "nothing"):
@@ -52,7 +54,7 @@ class Recordings:
         return root
 
     def found(self, role: str) -> list[Found]:
-        """Every recording with its transcript, sorted. Raises DataError for one without, and for duplicate ids."""
+        """Every recording with its transcript, sorted. Raises DataError for one without (unless `silent`), and for duplicate ids."""
         table = self._table()
         rows = self._from_table(table) if table else self._from_files()
         recordings: dict[str, Found] = {}
@@ -67,12 +69,12 @@ class Recordings:
 
     def _one(self, path: Path, told: dict[str, str], where: str, role: str) -> Found:
         known = self._from_folder(path) | self._from_settings() | self._from_name(path) | {k: v for k, v in told.items() if v}
-        if not known.get("text", "").strip():
+        if not known.get("text", "").strip() and not self.silent:
             raise DataError(f"{where}: its transcript is empty: write down what is said, or remove the recording")
         utterance = Utterance(
             id=re.sub(r"[^\w.-]+", "_", known.get("id") or path.relative_to(self.root).with_suffix("").as_posix().replace("/", "-")),
             audio=path,
-            text=" ".join(known["text"].split()),
+            text=" ".join(known.get("text", "").split()),
             speaker=known.get("speaker") or self.root.resolve().name,
             emotion=known.get("emotion", "neutral"),
             language=known["language"],
@@ -99,6 +101,9 @@ class Recordings:
     def _from_files(self) -> Iterator[tuple[Path, dict[str, str], str]]:
         for path in self._files():
             beside = [t for suffix in TRANSCRIPT if (t := path.with_suffix(suffix)).is_file()]
+            if not beside and self.silent:
+                yield path, {"text": ""}, str(path)
+                continue
             if not beside:
                 raise DataError(f"{path} has no transcript: write {path.with_suffix('.txt').name} beside it, or a metadata.csv")
             try:

@@ -22,6 +22,10 @@ class UtteranceMetric(Metric, ABC):
     unit: ClassVar[str]
     better: ClassVar[str]
     """"lower", "higher" or "near reference" """
+    compares: ClassVar[bool] = False
+    """with the utterance's own recording"""
+    reads: ClassVar[bool] = False
+    """the text, or its phones"""
     limit: int | None = None
     """score only this many utterances of a set, evenly spaced over it; None: all"""
     full_state_update = False

@@ -2,7 +2,7 @@
 
 from functools import lru_cache
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import librosa
 import numpy as np
@@ -49,6 +49,8 @@ def compare(wanted: Analysis, got: Analysis) -> Comparison:
 
 class ParallelMetric(UtteranceMetric):
     """Scores against `utterance.audio`; the analyses and the path are shared by every metric that asks for the same clip."""
+
+    compares: ClassVar[bool] = True
 
     def __init__(self) -> None:
         super().__init__()

@@ -77,7 +77,7 @@ def _train(cfg: DictConfig, folder: Path) -> float | None:
     ensure(*assembly.corpora)  # what follows reads them
     ensure(*assembly.needs(), *judge_needs(assembly, metrics))
     learner, claims = build_learner(assembly)
-    if claims and not assembly.pretrained and set(cfg.strategy) != {"full"}:
+    if claims and not assembly.pretrained and set(cfg.strategy) != {"full"} and is_main():
         print("base=null: the weights are drawn at random, so there is nothing to preserve and no floor to compare with", flush=True)
     stopwatch, trainer = Stopwatch(), None
     if claims:

@@ -181,9 +181,9 @@ class QwenTTS(Backbone):
         row, position = batch["row"], batch["position"]
         hidden = states[row, position + self.offset - 1]  # (N, D)
         target = tokens[row, position]
-        if isinstance(self.classes, range):
-            weight = self.lm.get_output_embeddings().weight[self.classes.start : self.classes.stop]
-            return {"tokens": Categorical(target - self.classes.start, row, "tokens", hidden=hidden, project=Rows(weight))}
+        if self.end == self.speech.start - 1:  # one stretch of rows: no list of them, no copy
+            weight = self.lm.get_output_embeddings().weight[self.end : self.speech.stop]
+            return {"tokens": Categorical(target - self.end, row, "tokens", hidden=hidden, project=Rows(weight))}
         target = torch.where(target == self.end, len(self.speech), target - self.speech.start)
         return {"tokens": Categorical(target, row, "tokens", hidden=hidden, project=self.project)}
 

@@ -1,5 +1,6 @@
 """A benchmark's figures as tables: every side, then every ratio with its spread and the limit beside it."""
 
+import math
 from collections.abc import Sequence
 from statistics import median
 from typing import Any
@@ -25,7 +26,7 @@ def verdicts(case: Case, done: Rounds) -> list[dict[str, Any]]:
     found = []
     for comparison in case.comparisons():
         middle, low, high = spread(ratios(done, comparison))
-        if middle != middle:  # memory, when it was not asked for
+        if math.isnan(middle):  # memory, when it was not asked for
             continue
         found.append({
             "side": comparison.side, "over": comparison.over, "quantity": title(comparison.quantity, case.unit), "median": middle,

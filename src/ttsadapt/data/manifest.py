@@ -47,6 +47,7 @@ def read(folder: Path, name: str) -> list[Utterance]:
     Raises DataError with the line: corrupt JSON, a cut of another form, a duplicate id, audio outside `folder`.
     """
     utterances: dict[str, Utterance] = {}
+    earlier: dict[str, list[str]] = {}
     path = folder / f"{name}{SUFFIX}"
     if not path.is_file():
         raise DataError(f"no manifest {path}: this folder has {', '.join(names(folder)) or 'none'}")
@@ -55,7 +56,17 @@ def read(folder: Path, name: str) -> list[Utterance]:
         if utterance.id in utterances:
             raise DataError(f"{where}: id {utterance.id!r} is there twice: make every id different")
         utterances[utterance.id] = utterance
+        if ids := (row["supervisions"][0].get("custom") or {}).get("context"):
+            earlier[utterance.id] = ids
+    for key, ids in earlier.items():
+        utterances[key] = replace(utterances[key], context=_turns(ids, utterances, f"{path}, {key!r}"))
     return list(utterances.values())
+
+
+def _turns(ids: list[str], utterances: dict[str, Utterance], where: str) -> tuple[Utterance, ...]:
+    if missing := [i for i in ids if i not in utterances]:
+        raise DataError(f"{where}: no turn {missing[0]!r} before it: make the manifest again")
+    return tuple(replace(utterances[i], context=()) for i in ids)
 
 
 def names(folder: Path) -> list[str]:
@@ -100,6 +111,7 @@ def _utterance(cut: dict[str, Any], folder: Path, where: str) -> Utterance:
             language=supervision.get("language") or "en-us",
             duration=cut["duration"],
             phones=phones,
+            label=custom.get("label", ""),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{where}: not a cut with one recording and one supervision ({error!r}): {_BRING_IN}") from error
@@ -128,6 +140,8 @@ def _cut(utterance: Utterance, folder: Path) -> dict[str, Any]:
     relative, info = _relative(utterance, folder), _info(utterance)
     duration = info.frames / info.samplerate
     recording = Recording(utterance.id, [AudioSource("file", [0], relative)], info.samplerate, info.frames, duration)
+    custom: dict[str, Any] = {"emotion": utterance.emotion} | ({"label": utterance.label} if utterance.label else {})
+    custom |= {"context": [turn.id for turn in utterance.context]} if utterance.context else {}
     phones = [AlignmentItem(p.symbol, round(p.start, _DIGITS), round(p.end - p.start, _DIGITS)) for p in utterance.phones]
     supervision = SupervisionSegment(
         id=utterance.id,
@@ -137,7 +151,7 @@ def _cut(utterance: Utterance, folder: Path) -> dict[str, Any]:
         text=utterance.text,
         language=utterance.language,
         speaker=utterance.speaker,
-        custom={"emotion": utterance.emotion},
+        custom=custom,
         alignment={"phone": phones} if phones else None,
     )
     return MonoCut(utterance.id, 0.0, duration, 0, supervisions=[supervision], recording=recording).to_dict()

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ttsadapt.data.splits import Found, named
+from ttsadapt.data.found import Found
+from ttsadapt.data.splits import named
 from ttsadapt.data.utterance import Utterance
 from ttsadapt.errors import ConfigError, DataError, UserError
 from ttsadapt.files import inside

@@ -1,34 +1,14 @@
 """Which of train, valid and test a recording of a user's own belongs to: no sentence in two of them, whatever the set."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ttsadapt.data.corpora.base import SETS, SPLITS
-from ttsadapt.data.utterance import Utterance
+from ttsadapt.data.found import Found
 from ttsadapt.errors import ConfigError, DataError
 from ttsadapt.files import digest
 
 _ALSO = {"dev": "valid", "val": "valid", "validation": "valid", "eval": "test", "training": "train"}
-
-
-@dataclass(frozen=True)
-class Found:
-    """A recording as it was found, not yet brought in."""
-
-    utterance: Utterance
-    set: str
-    split: str
-    """ "" where nobody has said"""
-    where: str
-    """for messages: its file, or the line that names it"""
-
-    @property
-    def part(self) -> str:
-        return f"{self.set}.{self.split}"
-
-    @property
-    def sentence(self) -> str:
-        return " ".join("".join(c for c in self.utterance.text.lower() if c.isalnum() or c.isspace()).split())
 
 
 def named(name: str, where: str) -> str:

@@ -32,6 +32,10 @@ class Utterance:
     """seconds"""
     phones: tuple[Phone, ...] = field(default=(), repr=False)
     """they tile the recording from 0 to `duration`; empty when no alignment is known"""
+    label: str = ""
+    """the emotion as its corpus calls it; "" where that is `emotion`"""
+    context: tuple["Utterance", ...] = field(default=(), repr=False)
+    """the turns before it in a dialogue, oldest first, of the same set and split"""
 
 
 def phone_times(utterances: Sequence[Utterance]) -> list[tuple[Phone, ...]] | None:

@@ -22,9 +22,9 @@ class UtteranceMetric(Metric, ABC):
     unit: ClassVar[str]
     better: ClassVar[str]
     """"lower", "higher" or "near reference" """
-    compares: ClassVar[bool] = False
+    compares: bool = False
     """with the utterance's own recording"""
-    reads: ClassVar[bool] = False
+    reads: bool = False
     """the text, or its phones"""
     limit: int | None = None
     """score only this many utterances of a set, evenly spaced over it; None: all"""

@@ -52,7 +52,7 @@ class EmotionSimilarity(_EmotionMetric):
     """
 
     name: ClassVar[str] = "emotion_similarity"
-    compares: ClassVar[bool] = True
+    compares = True
     unit: ClassVar[str] = "cos x 100"
 
     def score(self, audio: Tensor, rate: int, utterance: Utterance) -> float:

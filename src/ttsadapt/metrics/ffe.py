@@ -29,7 +29,7 @@ class F0FrameError(UtteranceMetric):
     in silence, so a clip of another pace scores badly however good its pitch is. `f0` compares along the path."""
 
     name: ClassVar[str] = "ffe"
-    compares: ClassVar[bool] = True
+    compares = True
     unit: ClassVar[str] = "%"
     better: ClassVar[str] = "lower"
     higher_is_better = False

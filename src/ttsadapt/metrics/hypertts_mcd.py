@@ -31,7 +31,7 @@ class HyperTTSDistortion(UtteranceMetric):
     """The mean over a set is the sum of its clips' mean costs over the sum of its recordings' frames."""
 
     name: ClassVar[str] = "mcd_hypertts"
-    compares: ClassVar[bool] = True
+    compares = True
     unit: ClassVar[str] = "dB, accumulated"
     better: ClassVar[str] = "lower"
     higher_is_better = False

@@ -2,7 +2,7 @@
 
 from functools import lru_cache
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import librosa
 import numpy as np
@@ -50,7 +50,7 @@ def compare(wanted: Analysis, got: Analysis) -> Comparison:
 class ParallelMetric(UtteranceMetric):
     """Scores against `utterance.audio`; the analyses and the path are shared by every metric that asks for the same clip."""
 
-    compares: ClassVar[bool] = True
+    compares = True
 
     def __init__(self) -> None:
         super().__init__()

@@ -64,7 +64,7 @@ class ArticulationRate(Pausing):
     """Syllables of the text in a second of speech, pauses left out; NaN for silence and for texts without a vowel."""
 
     name: ClassVar[str] = "articulation"
-    reads: ClassVar[bool] = True
+    reads = True
     unit: ClassVar[str] = "syllables/s"
 
     def score(self, audio: Tensor, rate: int, utterance: Utterance) -> float:

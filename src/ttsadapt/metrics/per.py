@@ -18,7 +18,7 @@ class PhoneErrorRate(UtteranceMetric):
     """
 
     name: ClassVar[str] = "per"
-    reads: ClassVar[bool] = True
+    reads = True
     unit: ClassVar[str] = "%"
     better: ClassVar[str] = "lower"
     higher_is_better = False

@@ -17,7 +17,7 @@ class DurationError(UtteranceMetric):
     """
 
     name: ClassVar[str] = "rate"
-    compares: ClassVar[bool] = True
+    compares = True
     unit: ClassVar[str] = "%"
     better: ClassVar[str] = "lower"
     higher_is_better = False

@@ -19,7 +19,7 @@ class ResemblyzerSimilarity(UtteranceMetric):
     """Cosine x 100 to the utterance's own recording. Values lie high (two voices: 50 to 80) and compare with no other encoder's."""
 
     name: ClassVar[str] = "resemblyzer"
-    compares: ClassVar[bool] = True
+    compares = True
     unit: ClassVar[str] = "cos x 100"
     better: ClassVar[str] = "higher"
     higher_is_better = True

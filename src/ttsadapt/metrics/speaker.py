@@ -29,7 +29,7 @@ class SpeakerSimilarity(JudgedMetric[SpeakerEncoder]):
         if reference not in ("voice", "recording"):
             raise ConfigError(f"metric.speaker.reference={reference}: choose voice or recording")
         self.reference = reference
-        self.compares = reference == "recording"  # type: ignore[misc]  # of this one
+        self.compares = reference == "recording"
 
     def needs(self, corpus: Path, cache: Path) -> tuple[SpeakerEncoder]:
         return (SpeakerEncoder(corpus, cache, steps=self.steps),)

@@ -10,8 +10,9 @@ from tqdm import tqdm
 
 from ttsadapt.data import audio, espeak, manifest
 from ttsadapt.data.corpora.base import Corpus
+from ttsadapt.data.found import Found
 from ttsadapt.data.recordings import Recordings
-from ttsadapt.data.splits import Found, assign, check_settings
+from ttsadapt.data.splits import assign, check_settings
 from ttsadapt.data.utterance import Utterance
 from ttsadapt.errors import ConfigError, DataError, UserError
 from ttsadapt.files import content_hash, digest

@@ -11,7 +11,8 @@ from ttsadapt.data import audio, manifest
 from ttsadapt.data.corpora.base import SETS, SPLITS, Corpus
 from ttsadapt.data.corpora.folder import check_text
 from ttsadapt.data.espeak import PAUSE
-from ttsadapt.data.splits import Found, assign, check_settings, named
+from ttsadapt.data.found import Found
+from ttsadapt.data.splits import assign, check_settings, named
 from ttsadapt.data.utterance import Phone, Utterance
 from ttsadapt.errors import DataError, UserError
 from ttsadapt.files import content_hash, digest, inside

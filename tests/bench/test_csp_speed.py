@@ -8,8 +8,11 @@ from ttsadapt.bench.base import rounds
 from ttsadapt.bench.csp import CSPSpeed, Operations
 
 SMALL = {
-    "blocks": 4, "hidden": 64, "intermediate": 96, "heads": 2, "kv_heads": 1, "speech_rows": 40, "text": (3, 8), "speech": (10, 30),
-    "utterances": 6, "batch": 3, "highest": 3, "lowest": (0, 2),
+    "layout": {
+        "hidden": 64, "intermediate": 96, "blocks": 4, "heads": 2, "kv_heads": 1, "rows": 141, "targets": 41, "text": (3, 8),
+        "speech": (10, 30), "utterances": 6, "tied": False,
+    },
+    "batch": 3, "highest": 3, "lowest": (0, 2),
 }  # fmt: skip
 
 

@@ -10,7 +10,7 @@ import lightning as L
 import torch
 from torch import Tensor
 
-from ttsadapt.backbones.base import SOURCE, TARGET, Request
+from ttsadapt.backbones.base import SOURCE, TARGET, Batch, Request
 from ttsadapt.backbones.qwen_tts import QwenTTS
 from ttsadapt.backbones.qwen_tts_tokens import SpeechTokenFrontend
 from ttsadapt.callbacks.guard import FiniteLoss
@@ -39,12 +39,14 @@ class Layout:
     """tokens, at least and at most"""
     speech: tuple[int, int] = (80, 400)
     utterances: int = 256
+    tied: bool = True
+    """predictions by the embedding's own rows"""
 
     def size(self) -> dict[str, Any]:
         """As transformers' Qwen2Config names it."""
         return {
             "hidden_size": self.hidden, "intermediate_size": self.intermediate, "num_hidden_layers": self.blocks,
-            "num_attention_heads": self.heads, "num_key_value_heads": self.kv_heads, "tie_word_embeddings": True,
+            "num_attention_heads": self.heads, "num_key_value_heads": self.kv_heads, "tie_word_embeddings": self.tied,
         }  # fmt: skip
 
     def draw(self, number: int) -> tuple[Tensor, Tensor]:
@@ -128,6 +130,11 @@ class Setting:
         claims = adapt(self.backbone, strategies, look)
         return Learner(self.backbone, strategies, claims, lambda groups: torch.optim.AdamW(groups, lr=lr))
 
+    def batches(self, size: int) -> list[Batch]:
+        """The target in batches of so many utterances, sorted by length as training has them: little is padding."""
+        ids = sorted(self.target.ids, key=lambda i: self.target.lengths[i]["frames"])
+        return [self.target.collate(ids[n : n + size]) for n in range(0, len(ids), size)]
+
     def data(self, frames: int, seed: int) -> AdaptationData:
         """`frames` of an optimiser step; 1: the fewest utterances that a step may have, which are 4."""
         return AdaptationData(self.target, None, {}, None, frames, seed)
@@ -155,6 +162,16 @@ class Counted(L.Callback):
 
     def on_train_batch_start(self, trainer: L.Trainer, pl_module: L.LightningModule, batch: Any, batch_idx: int) -> None:
         self.tokens += int(batch["mask"].sum())
+
+
+def tokens(batches: Sequence[Batch]) -> int:
+    """Of prompt, speech and end."""
+    return sum(int(batch["mask"].sum()) for batch in batches)
+
+
+def backward(learner: Learner, batch: Batch) -> None:
+    """Forward, loss, gradients: a training step but for its optimiser."""
+    torch.stack(list(learner.terms(batch).values())).sum().backward()
 
 
 def fitting(learner: Learner, data: Callable[[int], AdaptationData], steps: int) -> Callable[[], int]:

@@ -96,6 +96,16 @@ def test_hostile_text_is_escaped(page, reported):
     assert r"a\textless{}b\textgreater{}\&\_\{c\}\%" in tex
 
 
+def test_markdown_says_how_many(reported):
+    """Utterances of every column and seeds of every system."""
+    table = (reported / "report.md").read_text().split("## ")[1]
+    rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in table.splitlines() if line.startswith("|")]
+    counts = next(row for row in rows if row[0] == "n")
+    seeds = rows[0].index("seeds")
+    assert all(int(cell) > 0 for cell in counts[1:seeds])
+    assert {row[seeds] for row in rows[2:-1]} > {"–"}
+
+
 def test_page_is_accessible(page):
     assert len(page.all("h1")) == 1 and len(page.all("main")) == 1
     levels = [int(t[1]) for t, _ in page.tags if re.fullmatch("h[1-6]", t)]

@@ -122,6 +122,7 @@ def _markdown_table(rows: Sequence[System], group: Group, costs: bool) -> str:
     labels = [f"{s.label} ({ROLES[s.kind]})" if ROLES[s.kind] else s.label for s in rows]
     trained = [f"{count(s.cost('trainable_parameters'))} ({percent(s.cost('trainable_share'))})" for s in rows]
     spent = [
+        ("seeds", [str(len(s.runs)) if s.adapted else "–" for s in rows]),
         ("trainable", [text if s.adapted else "–" for s, text in zip(rows, trained)]),
         ("train s", [seconds(s.cost("train_seconds")) for s in rows]),
     ]
@@ -134,7 +135,8 @@ def _grid(corner: str, labels: Sequence[str], group: Group, extra: Sequence[tupl
     for i, label in enumerate(labels):
         cells = [_markdown_cell(column.cells[i]) for column in group.columns]
         lines.append(_pipes([markdown(label), *cells, *(values[i] for _, values in extra)], escaped=True))
-    return "\n".join(lines)
+    counted = [str(max((c.estimate.n for c in column.cells if c.estimate), default=0)) for column in group.columns]
+    return "\n".join([*lines, _pipes(["n", *counted, *("–" for _ in extra)])])
 
 
 def _pipes(cells: Sequence[str], escaped: bool = False) -> str:

@@ -9,16 +9,26 @@ from peft import LoraConfig, inject_adapter_in_model
 from ttsadapt.adapters import base_parameters, changed_names, merged
 from ttsadapt.analysis.fisher import fisher
 from ttsadapt.analysis.information import Whole, write
-from ttsadapt.bench.ewc import Sizes, batches, model
+from ttsadapt.bench.speech import Layout, setting
 from ttsadapt.strategies.ewc import EWC
 
-SIZES = Sizes(blocks=2, width=16, hidden=24, heads=2, text_rows=9, speech_rows=11, text=(2, 4), speech=(4, 7), batch=2, batches=2)
+LAYOUT = Layout(hidden=16, intermediate=24, blocks=2, heads=2, kv_heads=2, rows=21, targets=12, text=(2, 4), speech=(4, 7), utterances=4)
 BATCH = {"origin": torch.zeros(2, dtype=torch.long)}
 
 
 @pytest.fixture(scope="module")
-def backbone():
-    one = model(SIZES).eval()
+def made():
+    return setting(LAYOUT)
+
+
+@pytest.fixture(scope="module")
+def batches(made):
+    return made.batches(2)
+
+
+@pytest.fixture(scope="module")
+def backbone(made):
+    one = made.backbone.eval()
     with torch.no_grad():  # far from uniform predictions
         for p in one.parameters():
             p.add_(0.15 * torch.randn_like(p))
@@ -26,16 +36,16 @@ def backbone():
 
 
 @pytest.fixture(scope="module")
-def information(backbone):
-    return fisher(backbone, batches(SIZES) * 250, torch.Generator().manual_seed(0))
+def information(backbone, batches):
+    return fisher(backbone, batches * 250, torch.Generator().manual_seed(0))
 
 
 @pytest.fixture(scope="module")
-def exact(backbone):
+def exact(backbone, batches):
     """Sample by sample, every label of every position: sum_y p(y) (d log p(y) / d theta)^2, a mean over positions."""
     weights = list(base_parameters(backbone).values())
     total, count = [torch.zeros_like(w) for w in weights], 0
-    for batch in batches(SIZES):
+    for batch in batches:
         logs = backbone(batch)["tokens"].logits.log_softmax(-1)
         for position in logs:
             for log in position:
@@ -55,7 +65,7 @@ def test_the_estimate_is_the_exact_diagonal(information, exact):
     assert torch.corrcoef(torch.stack([ours[seen].log(), theirs[seen].log()]))[0, 1] > 0.95
 
 
-def test_half_the_weighed_square_of_a_small_step_is_the_measured_kl(backbone, information):
+def test_half_the_weighed_square_of_a_small_step_is_the_measured_kl(backbone, batches, information):
     tuned = copy.deepcopy(backbone)
     predicted = measured = 0.0
     with torch.no_grad():
@@ -65,7 +75,7 @@ def test_half_the_weighed_square_of_a_small_step_is_the_measured_kl(backbone, in
                 change = 2e-3 * torch.randn(parameter.shape, generator=g)
                 parameter.copy_(backbone.get_parameter(name) + change)
                 predicted += 0.5 * (information[name] * change.square()).sum().item()
-            heads = [(tuned(b)["tokens"], backbone(b)["tokens"]) for b in batches(SIZES)]
+            heads = [(tuned(b)["tokens"], backbone(b)["tokens"]) for b in batches]
             measured += torch.cat([now.kl_per_position(base) for now, base in heads]).mean().item()
     assert predicted / measured == pytest.approx(1, abs=0.1)
 

@@ -51,12 +51,12 @@ class LoRACase(Case):
         peft = LoraConfig(r=self.rank, lora_alpha=2 * self.rank, target_modules=LINEARS, task_type="CAUSAL_LM")
         model = get_peft_model(Qwen2ForCausalLM(config), peft)
         data = [_example(*self.layout.draw(i)) for i in range(self.layout.utterances)]
-        folder, repeat = tempfile.mkdtemp(prefix="bench-"), 0
+        place, repeat = tempfile.TemporaryDirectory(prefix="bench-"), 0
 
         def work() -> int:
             nonlocal repeat
             arguments = TrainingArguments(
-                folder, per_device_train_batch_size=BATCH, max_steps=self.steps, learning_rate=1e-4, seed=repeat, report_to=[],
+                place.name, per_device_train_batch_size=BATCH, max_steps=self.steps, learning_rate=1e-4, seed=repeat, report_to=[],
                 save_strategy="no", logging_strategy="no", use_cpu=True, disable_tqdm=True, remove_unused_columns=False,
             )  # fmt: skip
             seen: list[int] = []

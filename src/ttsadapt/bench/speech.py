@@ -119,7 +119,12 @@ class Setting:
     backbone: QwenTTS
     target: FeatureSet
     source: FeatureSet
-    folder: Path
+    place: tempfile.TemporaryDirectory[str]
+    """goes when the setting goes"""
+
+    @property
+    def folder(self) -> Path:
+        return Path(self.place.name)
 
     def learner(self, strategies: Mapping[str, Strategy], lr: float = 1e-4) -> Learner:
         """Adapted as a run would."""
@@ -141,7 +146,8 @@ class Setting:
 
 
 def setting(layout: Layout) -> Setting:
-    folder = Path(tempfile.mkdtemp(prefix="bench-"))
+    place = tempfile.TemporaryDirectory(prefix="bench-")
+    folder = Path(place.name)
     frontend = Numbers(layout)
     sets = []
     for name, origin, first in (("target", TARGET, 0), ("source", SOURCE, layout.utterances)):
@@ -151,7 +157,7 @@ def setting(layout: Layout) -> Setting:
         sets.append(FeatureSet(features.folder, frontend, utterances, origin))
     torch.manual_seed(0)
     target, source = sets
-    return Setting(QwenTTS(frontend, **layout.size()), target, source, folder)
+    return Setting(QwenTTS(frontend, **layout.size()), target, source, place)
 
 
 class Counted(L.Callback):

@@ -1,7 +1,8 @@
 """Which of train, valid and test a recording of a user's own belongs to: no sentence in two of them, whatever the set."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from ttsadapt.data.corpora.base import SETS, SPLITS
 from ttsadapt.data.found import Found
@@ -9,6 +10,35 @@ from ttsadapt.errors import ConfigError, DataError
 from ttsadapt.files import digest
 
 _ALSO = {"dev": "valid", "val": "valid", "validation": "valid", "eval": "test", "training": "train"}
+
+
+class Rule(ABC):
+    """What is never in two splits."""
+
+    noun: str
+
+    @abstractmethod
+    def unit(self, found: Found) -> str: ...
+
+
+@dataclass(frozen=True)
+class BySentence(Rule):
+    """Sentences, whoever says them."""
+
+    noun = "sentences"
+
+    def unit(self, found: Found) -> str:
+        return found.sentence
+
+
+@dataclass(frozen=True)
+class BySpeaker(Rule):
+    """Speakers, and no sentence of a training recording: where speakers read the same texts, those are left out of valid and test."""
+
+    noun = "speakers"
+
+    def unit(self, found: Found) -> str:
+        return found.utterance.speaker
 
 
 def named(name: str, where: str) -> str:
@@ -19,9 +49,12 @@ def named(name: str, where: str) -> str:
     return split
 
 
-def check_settings(role: str, fractions: Sequence[float]) -> None:
+def check_role(role: str) -> None:
     if role not in SETS:
         raise ConfigError(f"role is {role!r}: take one of {', '.join(SETS)}")
+
+
+def check_fractions(fractions: Sequence[float]) -> None:
     if len(fractions) != 3 or min(fractions) < 0 or abs(sum(fractions) - 1) > 1e-6:
         raise ConfigError(f"fractions is {list(fractions)}: give three shares of train, valid and test that sum to 1")
 

@@ -112,6 +112,7 @@ def _utterance(cut: dict[str, Any], folder: Path, where: str) -> Utterance:
             duration=cut["duration"],
             phones=phones,
             label=custom.get("label", ""),
+            hash=custom.get("hash", ""),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{where}: not a cut with one recording and one supervision ({error!r}): {_BRING_IN}") from error
@@ -142,6 +143,7 @@ def _cut(utterance: Utterance, folder: Path) -> dict[str, Any]:
     recording = Recording(utterance.id, [AudioSource("file", [0], relative)], info.samplerate, info.frames, duration)
     custom: dict[str, Any] = {"emotion": utterance.emotion} | ({"label": utterance.label} if utterance.label else {})
     custom |= {"context": [turn.id for turn in utterance.context]} if utterance.context else {}
+    custom |= {"hash": utterance.hash} if utterance.hash else {}
     phones = [AlignmentItem(p.symbol, round(p.start, _DIGITS), round(p.end - p.start, _DIGITS)) for p in utterance.phones]
     supervision = SupervisionSegment(
         id=utterance.id,

@@ -2,12 +2,16 @@
 
 from abc import abstractmethod
 from collections.abc import Iterator
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from ttsadapt.data import bringing_item, loudness, pcm, splits
 from ttsadapt.data.bringing import Bringing, plain
+from ttsadapt.data.bringing_in import bring_in
 from ttsadapt.data.corpora.base import Corpus
 from ttsadapt.data.found import Found, Rejected
+from ttsadapt.data.hashes import Hashes
 from ttsadapt.errors import DataError
 from ttsadapt.files import content_hash, digest
 
@@ -39,13 +43,13 @@ class Listed(Corpus):
 
     def settings(self) -> dict[str, Any]:
         """What else decides it: the attributes, but for where things lie."""
-        return {k: plain(v) for k, v in vars(self).items() if k not in ("path", "bring")} | {"bring": self.bring.settings()}
+        derived = {"path", "cache", *(k for k in vars(self) if isinstance(getattr(type(self), k, None), cached_property))}
+        return {k: plain(v) for k, v in vars(self).items() if k not in derived}
 
     def fingerprint(self) -> str:
-        """Contents and settings; where the recordings lie does not matter."""
-        return digest([type(self).__qualname__, self.settings(), [content_hash(path) for path in self.inputs()]])
+        """Contents, settings, and the code that makes the audio; where the recordings lie does not matter."""
+        code = [content_hash(Path(str(m.__file__))) for m in (bringing_item, loudness, pcm, splits)]
+        return digest([type(self).__qualname__, self.settings(), code, Hashes(self.cache).of(self.inputs())])
 
     def prepare(self, folder: Path) -> None:
-        from ttsadapt.data.bringing_in import bring_in
-
         bring_in(self.found(), folder, self.bring)

@@ -30,6 +30,9 @@ class Cutter(Protocol):
 class Aligner(Protocol):
     """Says when what is said; runs after everything else, on what was written."""
 
+    def fit(self, utterances: Sequence[Utterance]) -> None:
+        """Learn from what is to be aligned, where it learns from that at all: all of it, before the first of `times`."""
+
     def times(self, utterance: Utterance) -> Utterance | Rejected:
         """The utterance with its phones."""
 

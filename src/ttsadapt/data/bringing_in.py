@@ -98,7 +98,7 @@ def _unique(found: Iterable[Found]) -> Iterator[Found | Rejected]:
 
 
 def _brought(found: Sequence[Found], folder: Path, how: Bringing) -> Iterator[Found | Rejected]:
-    for one, result in zip(found, _results(found, folder, how)):
+    for result, one in zip(_results(found, folder, how), found):  # in this order results come to their end
         if isinstance(result, Rejected):
             yield result
         else:
@@ -194,6 +194,8 @@ def _there(result: Brought | Rejected | None, path: Path, rate: int) -> bool:
 
 
 def _aligned(found: Sequence[Found], aligner: Aligner) -> Iterator[Found | Rejected]:
+    if without := [one.utterance for one in found if not one.utterance.phones]:
+        aligner.fit(without)
     for one in tqdm(found, "aligning", unit="utt", leave=False):
         timed = one.utterance if one.utterance.phones else aligner.times(one.utterance)
         yield replace(timed, where=one.where) if isinstance(timed, Rejected) else replace(one, utterance=timed)

@@ -19,6 +19,7 @@ from torchaudio.functional import loudness as of_torchaudio
 from ttsadapt.artifacts import ensure
 from ttsadapt.data import manifest
 from ttsadapt.data.bringing import Bringing
+from ttsadapt.data.bringing_denoise import SpectralGate
 from ttsadapt.data.bringing_in import Journal, bring_in
 from ttsadapt.data.bringing_item import Brought, bring, ends, moved
 from ttsadapt.data.bringing_told import told
@@ -29,7 +30,7 @@ from ttsadapt.data.loudness import _weighting, loudness
 from ttsadapt.data.prepare import PreparedCorpus
 from ttsadapt.data.splits import BySentence, BySpeaker, assign
 from ttsadapt.data.utterance import Phone, Utterance
-from ttsadapt.errors import DataError
+from ttsadapt.errors import ConfigError, DataError
 
 RATE = 16000
 
@@ -386,3 +387,25 @@ def test_a_file_is_read_again_only_when_it_has_changed(tmp_path, monkeypatch):
     assert kept.of([tmp_path / "moved"]) == first and read[4:] == ["x.wav"]
     (tmp_path / "moved/a/x.wav").rename(tmp_path / "moved/a/z.wav")
     assert kept.of([tmp_path / "moved"]) != first
+
+
+# -- denoising
+
+
+def test_denoising_that_is_not_installed_is_one_line(monkeypatch):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    with pytest.raises(ConfigError, match=r'pip install "ttsadapt\[denoise\]"') as error:
+        SpectralGate()
+    assert "\n" not in str(error.value)
+
+
+def test_denoising_takes_noise_away_and_leaves_the_voice(tmp_path):
+    pytest.importorskip("noisereduce")
+    time_ = np.arange(2 * RATE) / RATE
+    clean = 0.3 * np.sin(2 * np.pi * (300 * time_ + 600 * time_**2)) * (np.sin(2 * np.pi * time_) > 0)  # no pitch stays, as in speech
+    noisy = clean + 0.01 * np.random.default_rng(0).standard_normal(len(clean))
+    _, samples = one(tmp_path, noisy, how=Bringing(denoise=SpectralGate()))
+    assert len(samples) == len(clean)
+    assert np.mean((samples - clean) ** 2) < 0.5 * np.mean((noisy - clean) ** 2)
+    quiet = clean == 0
+    assert np.std(samples[quiet]) < 0.5 * np.std(noisy[quiet])

@@ -2,6 +2,7 @@
 
 import os
 import sqlite3
+import stat
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
@@ -71,9 +72,10 @@ def _keep(table: sqlite3.Connection, rows: Iterable[tuple[str, int, int, str]]) 
 
 def _below(path: Path) -> tuple[int, list[Facts]]:
     """Where names within it begin, and its files, sorted; a file has no name within itself."""
-    whole = os.path.realpath(path)
-    if os.path.isfile(whole):
-        return len(whole), [_facts(whole, os.stat(whole))]
+    whole = os.path.abspath(path)
+    found = os.stat(whole)
+    if stat.S_ISREG(found.st_mode):
+        return len(whole), [_facts(whole, found)]
     return len(whole) + 1, sorted(_walk(whole))
 
 
@@ -86,5 +88,5 @@ def _walk(folder: str) -> Iterator[Facts]:
                 yield _facts(entry.path, entry.stat())
 
 
-def _facts(path: str, stat: os.stat_result) -> Facts:
-    return path, stat.st_size, stat.st_mtime_ns
+def _facts(path: str, found: os.stat_result) -> Facts:
+    return path, found.st_size, found.st_mtime_ns

@@ -12,8 +12,7 @@ from ttsadapt.data.espeak import PAUSE
 from ttsadapt.data.found import Found, Rejected, Word
 from ttsadapt.data.splits import check_role, named
 from ttsadapt.data.utterance import Phone, Utterance
-from ttsadapt.errors import DataError, UserError
-from ttsadapt.files import inside
+from ttsadapt.errors import DataError
 
 Row = dict[str, Any]
 
@@ -42,10 +41,11 @@ class Manifest(Listed):
         return super().settings() | {"given_root": None, "files": [[role, split] for _, role, split in self._files()]}
 
     def found(self) -> Iterator[Found | Rejected]:
+        below = manifest.Below(self._above)
         for file, role, split in self._files():
             for row, where in manifest.rows(file):
                 try:
-                    yield self._found(row, role, split, where)
+                    yield self._found(row, role, split, where, below)
                 except _Bad as bad:
                     yield Rejected(where, *bad.args)
 
@@ -71,24 +71,16 @@ class Manifest(Listed):
 
     def _recordings(self, file: Path) -> Iterator[Path]:
         """Those that are there; what is wrong with the others is told when they are brought in."""
-        for row, where in manifest.rows(file):
+        below = manifest.Below(self._above)
+        for row, where in manifest.rows(file, phones=False):
             try:
-                yield self._located(_source(row, where)[0], where)
+                yield _located(_source(row, where)[0], below, where)
             except _Bad:
                 continue
 
-    def _located(self, source: Mapping[str, Any], where: str) -> Path:
-        try:
-            path = inside(self._above, source["source"])
-        except UserError as error:
-            raise _Bad("outside", f"{where}: {error}; or set root to the folder above the recordings") from error
-        if not path.is_file():
-            raise _Bad("missing file", f"{where}: no recording {path}: correct its path, or set root to the folder that it is relative to")
-        return path
-
-    def _found(self, row: Row, role: str, split: str, where: str) -> Found:
+    def _found(self, row: Row, role: str, split: str, where: str, below: manifest.Below) -> Found:
         source, channel = _source(row, where)
-        audio = self._located(source, where)
+        audio = _located(source, below, where)
         try:
             (said,) = row["supervisions"]
             start, length = float(row["start"]), float(row["duration"])
@@ -123,6 +115,16 @@ class Manifest(Listed):
 
 class _Bad(Exception):
     """`args`: kind, told."""
+
+
+def _located(source: Mapping[str, Any], below: manifest.Below, where: str) -> Path:
+    try:
+        path = below.below(source["source"], where)
+    except DataError as error:
+        raise _Bad("outside", f"{error}; or set root to the folder above the recordings") from error
+    if not path.is_file():
+        raise _Bad("missing file", f"{where}: no recording {path}: correct its path, or set root to the folder that it is relative to")
+    return path
 
 
 def _source(row: Row, where: str) -> tuple[Mapping[str, Any], int | None]:

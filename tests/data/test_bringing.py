@@ -12,8 +12,6 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from hypothesis import given
-from hypothesis import strategies as st
 from torchaudio.functional import loudness as of_torchaudio
 
 from ttsadapt.artifacts import ensure
@@ -24,6 +22,8 @@ from ttsadapt.data.bringing_in import Journal, bring_in
 from ttsadapt.data.bringing_item import Brought, bring, ends, moved
 from ttsadapt.data.bringing_told import told
 from ttsadapt.data.corpora.folder import Folder
+from ttsadapt.data.espeak import RATE as ESPEAK
+from ttsadapt.data.espeak import engine
 from ttsadapt.data.found import Found, Rejected
 from ttsadapt.data.hashes import Hashes
 from ttsadapt.data.loudness import _weighting, loudness
@@ -157,8 +157,10 @@ def test_a_file_that_is_not_there_is_told():
     assert bring(found(Path("/nowhere/a.wav")), Path("/nowhere/b.wav"), Bringing()).kind == "missing file"
 
 
-@given(st.integers(1, 4000), st.integers(0, 3000), st.integers(0, 3000), st.floats(0, 0.2))
-def test_trimming_keeps_all_that_is_loud(length, before, after, margin):
+@pytest.mark.parametrize("seed", range(50))
+def test_trimming_keeps_all_that_is_loud(seed):
+    rng = np.random.default_rng(seed)
+    length, before, after, margin = int(rng.integers(1, 4000)), *rng.integers(0, 3000, 2).tolist(), rng.uniform(0, 0.2)
     audio = np.concatenate([np.zeros(before), np.ones(length), np.zeros(after)]).astype(np.float32)
     first, end = ends(audio, RATE, 40.0, margin)
     assert 0 <= first <= before and before + length <= end <= len(audio)
@@ -185,11 +187,11 @@ def bytes_of(folder):
 
 def test_the_same_bytes_however_many_processes_and_in_whatever_order(tmp_path):
     how = Bringing(processes=1, loudness=-23, trim=40)
-    first = bytes_of(corpus(tmp_path / "a", 130, how, 0.12))
-    items = [found(tmp_path / "a" / "in" / f"{i:03d}.wav", f"Number {chr(97 + i % 26)} {chr(97 + i // 26)}.") for i in reversed(range(130))]
+    first = bytes_of(corpus(tmp_path / "a", 70, how, 0.12))
+    items = [found(tmp_path / "a" / "in" / f"{i:03d}.wav", f"Number {chr(97 + i % 26)} {chr(97 + i // 26)}.") for i in reversed(range(70))]
     (tmp_path / "b").mkdir()
     bring_in(iter(items), tmp_path / "b", replace(how, processes=2))
-    assert bytes_of(tmp_path / "b") == first and len(first) == 130 + 3 + 2
+    assert bytes_of(tmp_path / "b") == first and len(first) == 70 + 3 + 2
     known = manifest.read(tmp_path / "b", "target.train")
     assert len({u.hash for u in known}) == len(known) and all(len(u.hash) == 32 for u in known)
 
@@ -401,11 +403,9 @@ def test_denoising_that_is_not_installed_is_one_line(monkeypatch):
 
 def test_denoising_takes_noise_away_and_leaves_the_voice(tmp_path):
     pytest.importorskip("noisereduce")
-    time_ = np.arange(2 * RATE) / RATE
-    clean = 0.3 * np.sin(2 * np.pi * (300 * time_ + 600 * time_**2)) * (np.sin(2 * np.pi * time_) > 0)  # no pitch stays, as in speech
-    noisy = clean + 0.01 * np.random.default_rng(0).standard_normal(len(clean))
-    _, samples = one(tmp_path, noisy, how=Bringing(denoise=SpectralGate()))
-    assert len(samples) == len(clean)
-    assert np.mean((samples - clean) ** 2) < 0.5 * np.mean((noisy - clean) ** 2)
-    quiet = clean == 0
-    assert np.std(samples[quiet]) < 0.5 * np.std(noisy[quiet])
+    said = engine().say("This is a long sentence, and it has a pause in it, so that noise is heard.", "en-us").pcm / 32768
+    clean = np.concatenate([np.zeros(ESPEAK // 2), said, np.zeros(ESPEAK // 2)])
+    noise = 0.3 * said.std() * np.random.default_rng(0).standard_normal(len(clean))
+    _, samples = one(tmp_path, clean + noise, ESPEAK, Bringing(sample_rate=ESPEAK, denoise=SpectralGate()))
+    assert len(samples) == len(clean) and np.corrcoef(samples, clean)[0, 1] > 0.9
+    assert samples[:8000].std() < 0.3 * noise[:8000].std()

@@ -23,6 +23,7 @@ from ttsadapt.config.app import LAUNCHER
 from ttsadapt.config.base import base_config, lineage
 from ttsadapt.config.identity import run_folder, status
 from ttsadapt.data.features import Features, FeatureSet
+from ttsadapt.data.ondemand import MANY, OnDemand
 from ttsadapt.data.prepare import PreparedCorpus
 from ttsadapt.data.utterance import Utterance
 from ttsadapt.errors import CheckpointError, ConfigError, DataError, UserError
@@ -222,16 +223,15 @@ class Assembly:
         raise DataError(f"data={self.cfg.data._target_.rpartition('.')[2]} has no {name}: it has {', '.join(self.names())}")
 
     def features(self, *names: str) -> list[FeatureSet]:
-        """Features of sets and splits, computed where they are not cached."""
+        """Features of sets and splits, computed where they are not cached; those of large sets when they are asked for."""
         frontend = self.base.frontend
         state = digest([_state_key(frontend.state()), self.corpus.folder.name, self.before.folder.name, _sources(frontend)])
-        places = [self.cache / "features" / f"{state}-{name}{self.chosen(name)}" for name in names]
-        artifacts = [Features(place, frontend, self.utterances(name), name) for place, name in zip(places, names)]
-        ensure(*artifacts)
-        return [
-            FeatureSet(a.folder, frontend, a.utterances, SOURCE if n.startswith(("source", "stages")) else TARGET)
-            for a, n in zip(artifacts, names)
-        ]
+        sets = {name: self.utterances(name) for name in names}
+        places = {name: self.cache / "features" / f"{state}-{name}{self.chosen(name)}" for name in names}
+        ensure(*(Features(places[name], frontend, some, name) for name, some in sets.items() if len(some) <= MANY))
+        kinds = {name: FeatureSet if len(some) <= MANY else OnDemand for name, some in sets.items()}
+        origins = {name: SOURCE if name.startswith(("source", "stages")) else TARGET for name in names}
+        return [kinds[name](places[name], frontend, sets[name], origins[name]) for name in names]
 
     def chosen(self, *names: str) -> str:
         """What tells the parts of one corpus apart in the names of folders; empty where it is all of it."""

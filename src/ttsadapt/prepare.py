@@ -1,6 +1,9 @@
-"""`ttsadapt prepare`: lays a corpus out on disk and says what is in it."""
+"""`ttsadapt prepare`: brings a corpus in, lays it out on disk and says what is in it.
 
-from typing import Any
+data=folder data.path=...      which corpus; data.<name> are its settings
+data.bring.<name>              what is done to every recording (sample_rate, trim, loudness, longest ...), and fractions of the splits
+data/bring/split_by=speaker    data/bring/denoise=spectral_gate
+"""
 
 from omegaconf import DictConfig
 
@@ -13,33 +16,13 @@ def job(cfg: DictConfig) -> None:
     from hydra.utils import instantiate
 
     from ttsadapt.artifacts import ensure
+    from ttsadapt.data.bringing_in import REJECTED, read_rejected
+    from ttsadapt.data.bringing_told import told
     from ttsadapt.data.prepare import PreparedCorpus
 
     corpus = PreparedCorpus(instantiate(cfg.data), Path(cfg.paths.cache))
     ensure(corpus)
-    print("\n".join([*table(corpus.card["sets"]), *names(corpus.card["sets"]), str(corpus.folder)]))
-
-
-def table(sets: dict[str, dict[str, Any]]) -> list[str]:
-    """A line a set and split: how much there is, and of how many kinds."""
-    head = ["set", "utterances", "minutes", "sentences", "voices", "emotions", "languages"]
-    rows = [head, *([name, *_counts(part)] for name, part in sets.items())]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    return ["  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:]))]) for row in rows]
-
-
-def names(sets: dict[str, dict[str, Any]], most: int = 24) -> list[str]:
-    """Who speaks and how, as it was read from the data: a wrong pattern shows here."""
-    lines = []
-    for kind in ("voices", "emotions"):
-        found = sorted({name for part in sets.values() for name in part[kind]})
-        lines.append(f"{kind}: {', '.join(found[:most])}{' ...' if len(found) > most else ''}")
-    return lines
-
-
-def _counts(part: dict[str, Any]) -> list[str]:
-    kinds = [len(part[kind]) for kind in ("voices", "emotions", "languages")]
-    return [str(part["utterances"]), f"{part['seconds'] / 60:.1f}", str(part["sentences"]), *map(str, kinds)]
+    print("\n".join(told(corpus.card, read_rejected(corpus.folder / REJECTED), corpus.folder)))
 
 
 main = command("prepare", job)

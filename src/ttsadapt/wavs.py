@@ -10,6 +10,7 @@ from omegaconf import DictConfig
 
 from ttsadapt.artifacts import ensure
 from ttsadapt.assembly import Assembly
+from ttsadapt.data.found import Rejected
 from ttsadapt.data.recordings import Recordings
 from ttsadapt.data.utterance import Utterance
 from ttsadapt.errors import ConfigError, DataError
@@ -49,8 +50,14 @@ def _recordings(cfg: DictConfig, path: str) -> dict[str, Utterance]:
     folder = Path(path).expanduser()
     if folder.is_file():
         raise ConfigError(f"{path} is a file: give the folder that it lies in")
-    found = Recordings(str(folder), emotion=cfg.emotion, language=cfg.language, silent=True).found("target")
-    return {f.utterance.id: f.utterance for f in found}
+    clips: dict[str, Utterance] = {}
+    for one in Recordings(str(folder), emotion=cfg.emotion, language=cfg.language).found("target", silent=True):
+        if isinstance(one, Rejected):  # a score of a part would be taken for one of the whole
+            raise DataError(one.told)
+        if other := clips.get(one.utterance.id):
+            raise DataError(f"{one.where}: the id {one.utterance.id!r} is also that of {other.audio}: make every id different")
+        clips[one.utterance.id] = one.utterance
+    return dict(sorted(clips.items()))
 
 
 def usable(metrics: Mapping[str, UtteranceMetric], utterances: Sequence[Utterance], compared: bool) -> dict[str, UtteranceMetric]:

@@ -78,7 +78,7 @@ def test_paths_count_by_content(compose, tmp_path, monkeypatch, large):
     assert first == identity("two", "same")
     assert first != identity("two", "other content")
     assert first == identity("one", "same")
-    assert (tmp_path / "cache" / "hashes").is_dir() == large
+    assert (tmp_path / "cache" / "hashes.sqlite").is_file() == large
 
 
 def test_the_base_counts_by_its_own_identity(compose, monkeypatch):

@@ -8,6 +8,8 @@ import pytest
 import soundfile
 
 from ttsadapt.artifacts import ensure
+from ttsadapt.data.bringing import Bringing
+from ttsadapt.data.bringing_in import REJECTED, read_rejected
 from ttsadapt.data.corpora.folder import Folder
 from ttsadapt.data.corpora.manifest import Manifest
 from ttsadapt.data.prepare import PreparedCorpus
@@ -37,6 +39,14 @@ def prepared(tmp_path, corpus):
     artifact = PreparedCorpus(corpus, tmp_path / "cache")
     ensure(artifact)
     return artifact
+
+
+def rejected(artifact):
+    """{kind: messages}"""
+    kinds = {}
+    for one in read_rejected(artifact.folder / REJECTED):
+        kinds.setdefault(one.kind, []).append(one.told)
+    return kinds
 
 
 def everything(artifact):
@@ -89,7 +99,7 @@ def test_a_table_with_a_header(tmp_path):
     root = tmp_path / "voice"
     lines = ["file,text,speaker,emotion,language,split"]
     for i, (split, language) in enumerate([("train", "en-us"), ("dev", "de"), ("test", ""), ("train", "en-us")]):
-        record(root / f"wavs/{i}.wav")
+        record(root / f"wavs/{i}.wav", hz=200 + 10 * i)
         lines.append(f'wavs/{i}.wav,"{TEXTS[i]}, I said",s{i % 2},sad,{language},{split}')
     (root / "metadata.csv").write_text("\n".join(lines) + "\n")
     found = everything(prepared(tmp_path, Folder(str(root))))
@@ -107,7 +117,7 @@ def test_a_table_as_ljspeech_has_it(tmp_path):
     root = tmp_path / "LJ"
     rows = []
     for i, text in enumerate(TEXTS):
-        record(root / "wavs" / f"LJ-{i}.wav")
+        record(root / "wavs" / f"LJ-{i}.wav", hz=200 + 10 * i)
         rows.append(f'LJ-{i}|"{text}|{text}')
     (root / "metadata.csv").write_text("\n".join(rows))
     found = everything(prepared(tmp_path, Folder(str(root), parent="nothing")))
@@ -132,7 +142,7 @@ def test_a_source_folder_shares_no_sentence_across_splits(tmp_path):
     assert {u.speaker for u in corpus.utterances("source.train")} == {"them"}
 
 
-def test_bad_folders_are_one_line(tmp_path):
+def test_bad_settings_and_places_are_one_line(tmp_path):
     root = folder(tmp_path / "voice")
 
     def prepare(**settings):
@@ -140,58 +150,92 @@ def test_bad_folders_are_one_line(tmp_path):
 
     assert "no folder" in fails(lambda: prepared(tmp_path, Folder(str(tmp_path / "nowhere"))))
     assert "role is 'traget'" in fails(lambda: prepare(role="traget"), ConfigError)
-    assert "fractions" in fails(lambda: prepare(fractions=[0.5, 0.1, 0.1]), ConfigError)
+    assert "fractions" in fails(lambda: Bringing(fractions=[0.5, 0.1, 0.1]), ConfigError)
+    assert "bring.sample_rate is 100" in fails(lambda: Bringing(sample_rate=100), ConfigError)
+    assert "bring.loudness is 23" in fails(lambda: Bringing(loudness=23), ConfigError)
+    assert "bring.trim is 0" in fails(lambda: Bringing(trim=0), ConfigError)
+    assert "bring.longest is 1" in fails(lambda: Bringing(longest=1, shortest=2), ConfigError)
     assert "regular expression" in fails(lambda: prepare(pattern="("), ConfigError)
     assert "'mood'" in fails(lambda: prepare(pattern="(?P<mood>.)"), ConfigError)
     assert "source.pth" in fails(lambda: prepare(source={"pth": "x"}), ConfigError)
     assert "source.path" in fails(lambda: prepare(source={"speaker": "x"}), ConfigError)
-    assert "does not fit the pattern" in fails(lambda: prepare(pattern="(?P<speaker>[a-z]+)_"))
+    assert "no recording can be used (name 12)" in (line := fails(lambda: prepare(pattern="(?P<speaker>[a-z]+)_")))
+    assert "does not fit the pattern" in line
     assert "'xx'" in fails(lambda: prepare(language="xx"))
     assert "metadata" in fails(lambda: prepare(metadata="rows.csv"))
     assert "lies outside" in fails(lambda: prepare(metadata="../rows.csv"), UserError)
-    (root / "05.txt").write_text("...")
-    assert "05.wav" in (line := fails(prepare)) and "nothing to pronounce" in line
-    (root / "05.txt").write_text(" ")
-    assert "05.wav: its transcript is empty" in fails(prepare)
-    (root / "05.txt").unlink()
-    assert "05.wav has no transcript" in fails(prepare)
-    (root / "05.txt").write_bytes(b"\xff\xfe\x00")
-    assert "UTF-8" in fails(prepare)
-    (root / "05.txt").write_text("This is fine.")
-    (root / "05.wav").write_bytes(b"RIFFxxxx")
-    assert "05.wav as audio" in fails(prepare)
-    soundfile.write(root / "05.wav", np.zeros(1000), 16000)
-    assert "05.wav is silent" in fails(prepare)
-    record(root / "a" / "b.wav"), record(root / "a-b.wav")
-    (root / "a" / "b.txt").write_text("One."), (root / "a-b.txt").write_text("Two.")
-    assert "'a-b' is also that of" in fails(prepare)
-    assert not list((tmp_path / "cache" / "corpora").glob("folder-*"))
+    assert not [p for p in (tmp_path / "cache" / "corpora").iterdir() if p.is_dir()]
     assert "2 different sentences" in fails(lambda: prepared(tmp_path, Folder(str(folder(tmp_path / "few", TEXTS[:2])))))
     (tmp_path / "empty").mkdir()
     assert "no audio" in fails(lambda: prepared(tmp_path, Folder(str(tmp_path / "empty"))))
 
 
+def test_bad_recordings_are_named_and_counted_and_the_rest_goes_on(tmp_path):
+    root = folder(tmp_path / "voice", [*TEXTS, *(f"{text[:-1]} again." for text in TEXTS)])
+    (root / "00.txt").write_text("...")
+    (root / "01.txt").write_text(" ")
+    (root / "02.txt").unlink()
+    (root / "03.txt").write_bytes(b"\xff\xfe\x00")
+    (root / "04.wav").write_bytes(b"RIFFxxxx")
+    soundfile.write(root / "05.wav", np.zeros(8000), 16000)
+    soundfile.write(root / "06.wav", np.zeros(0), 16000)
+    soundfile.write(root / "07.wav", np.sign(np.sin(np.arange(8000))), 16000)
+    record(root / "08.wav", seconds=0.05)
+    record(root / "09.wav", seconds=5)
+    (root / "a").mkdir()
+    (root / "10.wav").rename(root / "a" / "b.wav"), (root / "10.txt").rename(root / "a" / "b.txt")
+    (root / "11.wav").rename(root / "a-b.wav"), (root / "11.txt").rename(root / "a-b.txt")
+    corpus = prepared(tmp_path, Folder(str(root), parent="nothing", bring=Bringing(longest=4)))
+    kinds = rejected(corpus)
+    assert {kind: len(told) for kind, told in kinds.items()} == corpus.card["rejected"]
+    words = {
+        "unspeakable text": "nothing to pronounce",
+        "no text": "01.wav: its transcript is empty",
+        "no transcript": "02.wav has no transcript",
+        "unreadable": "04.wav as audio",
+        "silent": "05.wav is silent",
+        "empty": "06.wav holds no samples",
+        "clipped": "at full scale",
+        "too short": "0.05 s of it are left",
+        "too long": "09.wav lasts 5.0 s",
+        "duplicate id": "'a-b' is also that of",
+    }
+    assert kinds.keys() == words.keys()
+    assert all(word in kinds[kind][0] for kind, word in words.items()) and "UTF-8" in kinds["no transcript"][1]
+    assert set(everything(corpus)) == {"a-b", *(f"{i}" for i in range(12, 24))}
+    with open(corpus.folder / REJECTED) as file:
+        assert file.readline() == "where,kind,told\n"
+
+
 @pytest.mark.parametrize(
-    ("rows", "words"),
+    ("rows", "kind", "words"),
     [
-        ("id,text\n0,Hello\n0,Bye", "line 3: the id '0'"),
-        ("id,text\n7,Hello", "line 2: no recording below the folder has the name '7'"),
-        ("file,text\n../x.wav,Hello", "line 2: '../x.wav' lies outside"),
-        ("file,text\n9.wav,Hello", "line 2: no recording"),
-        ("id,text\n0,", "line 2: its transcript is empty"),
-        ("id,text,split\n0,Hello,tets", "line 2: unknown split 'tets'"),
-        ("id,text,split\n0,Hello there,test\n1,hello there!,train", "line 3: its sentence is in train"),
-        ("id,txet\n0,Hello", "line 1: a header with 'id' needs the columns text and id or file"),
-        ("id,text,split\n0,... !!! ---,train", "line 2: the text '... !!! ---' has nothing to pronounce"),
-        ("id,text,split\n0,Hello", "line 2: 2 columns where 3"),
-        ("0|Hello\n1", "line 2: 1 columns where 2"),
+        ("id,text\n0,Hello\n0,Bye", "duplicate id", "the id '0' is also that of"),
+        ("id,text\n1,Hello\n7,Hello", "missing file", "line 3: no recording below the folder has the name '7'"),
+        ("file,text\n0.wav,Hi\n../x.wav,Hello", "outside", "line 3: '../x.wav' lies outside"),
+        ("file,text\n0.wav,Hi\n9.wav,Hello", "missing file", "line 3: no recording"),
+        ("id,text\n1,Hi\n0,", "no text", "line 3: its transcript is empty"),
+        ("id,text,split\n1,Hi,train\n0,Hello,tets", "unknown split", "line 3: unknown split 'tets'"),
+        ("id,text,split\n0,Hello there,test\n1,hello there!,train", "leak", "its sentence is in train and, at"),
+        ("id,text\n1,Hi\n0,... !!! ---", "unspeakable text", "the text '... !!! ---' has nothing to pronounce"),
+        ("id,text,split\n1,Hi,\n0,Hello", "row", "line 3: 2 columns where 3"),
+        ("0|Hello\n1", "row", "line 2: 1 columns where 2"),
     ],
 )
-def test_bad_tables_are_one_line(tmp_path, rows, words):
+def test_bad_rows_are_left_out(tmp_path, rows, kind, words):
     root = tmp_path / "voice"
-    record(root / "0.wav"), record(root / "1.wav")
+    record(root / "0.wav"), record(root / "1.wav", hz=300)
     (root / "metadata.csv").write_text(rows)
-    assert words in fails(lambda: prepared(tmp_path, Folder(str(root))))
+    corpus = prepared(tmp_path, Folder(str(root), bring=Bringing(fractions=[1, 0, 0])))
+    ((found, (told,)),) = rejected(corpus).items()
+    assert found == kind and words in told and len(everything(corpus)) == 1
+
+
+def test_a_header_without_text_is_one_line(tmp_path):
+    record(tmp_path / "voice" / "0.wav")
+    (tmp_path / "voice" / "metadata.csv").write_text("id,txet\n0,Hello")
+    told = fails(lambda: prepared(tmp_path, Folder(str(tmp_path / "voice"))))
+    assert "line 1: a header with 'id' needs the columns text and id or file" in told
 
 
 # -- cuts of another program
@@ -216,7 +260,7 @@ def cuts(root, rows, name="cuts.jsonl.gz"):
 def test_a_cuts_file(tmp_path):
     rows = []
     for i, text in enumerate(TEXTS):
-        record(tmp_path / "data" / "wavs" / f"{i}.wav", channels=1)
+        record(tmp_path / "data" / "wavs" / f"{i}.wav", hz=200 + 10 * i)
         rows.append(cut(str(i), text=text, custom={"emotion": "calm"}))
     rows[0]["supervisions"][0]["alignment"] = {"phone": [["ð", 0.1, 0.05, None], ["ˈɪ", 0.15, 0.1, None]]}
     rows[0] |= {"start": 0.05, "duration": 0.2}
@@ -259,20 +303,21 @@ def changed(**change):
     [
         ([cut("a", source="../../{}.wav")], "line 1: '../../a.wav' lies outside"),
         ([cut("b")], "line 1: no recording"),
-        ([cut("a"), cut("a")], "is also that of"),
         ([changed(supervisions=[])], "line 1: not a cut"),
         ([changed(recording={})], "line 1: not a cut"),
         ([cut("a", text="")], "line 1: its supervision has no text"),
-        ([cut("a", text="?!")], "line 1: the text '?!' has nothing to pronounce"),
-        ([cut("a", language="English")], "line 1: espeak-ng has no language 'English'"),
+        ([cut("a", text="?!")], "the text '?!' has nothing to pronounce"),
+        ([cut("a", language="English")], "espeak-ng has no language 'English'"),
         ([cut("a", custom={"split": "nope"})], "line 1: unknown split"),
+        ([changed(channel=3)], "line 1: its recording has no channel 3"),
+        ([changed(recording=cut("a")["recording"] | {"transforms": [{}]})], "line 1: its audio is transformed"),
         (["a"], "line 1: not a cut but a str"),
     ],
 )
 def test_bad_cuts_are_one_line(tmp_path, rows, words):
     record(tmp_path / "data" / "wavs" / "a.wav")
     path = cuts(tmp_path / "data", rows)
-    assert words in fails(lambda: prepared(tmp_path, Manifest(str(path), fractions=[1, 0, 0])))
+    assert words in fails(lambda: prepared(tmp_path, Manifest(str(path))))
 
 
 def test_bad_places_of_cuts_are_one_line(tmp_path):

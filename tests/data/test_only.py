@@ -18,7 +18,8 @@ def whole(tmp_path_factory):
         (place / speaker).mkdir()
         for i in range(10):
             emotion = ("sad", "happy")[i % 2]
-            soundfile.write(place / speaker / f"{emotion}_{i}.wav", np.full(800, 0.1), 16000)
+            tone = 0.1 * np.sin(0.01 * (10 + i + 20 * (speaker == "ben")) * np.arange(1600))
+            soundfile.write(place / speaker / f"{emotion}_{i}.wav", tone, 16000)
             (place / speaker / f"{emotion}_{i}.txt").write_text(f"Sentence number {'abcdefghij'[i]}.")
     corpus = PreparedCorpus(Folder(str(place), pattern="(?P<emotion>[^_]+)_"), tmp_path_factory.mktemp("cache"))
     ensure(corpus)

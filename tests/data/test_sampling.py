@@ -22,6 +22,13 @@ class Lengths:
     def __len__(self):
         return len(self.ids)
 
+    @property
+    def frames(self):
+        return {i: self.lengths[i]["frames"] for i in self.ids}
+
+    def usable(self, utterance):
+        return True
+
 
 def make(**kw):
     target = Lengths(100, TARGET, "t")

@@ -12,6 +12,7 @@ from ttsadapt.config.base import base_config
 from ttsadapt.config.paths import PACKAGE
 from ttsadapt.config.schema import TrainConfig
 from ttsadapt.config.stages import stage_configs, titles
+from ttsadapt.data.hashes import Hashes
 from ttsadapt.errors import UserError
 from ttsadapt.files import content_hash, digest, read_json, write_json
 
@@ -108,6 +109,8 @@ def _content(value: str, cache: Path) -> str:
     facts = [(str(f.relative_to(path)), f.stat().st_size, f.stat().st_mtime_ns) for f in files]
     if sum(size for _, size, _ in facts) < _LARGE:
         return content_hash(path)
+    if path.is_dir():  # file by file: one that changes is read again, not all
+        return Hashes(cache).of([path])
     known = cache / "hashes" / f"{digest([str(path.resolve()), facts])}.json"
     if not known.is_file():
         write_json(known, content_hash(path))

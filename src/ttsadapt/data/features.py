@@ -1,6 +1,7 @@
 """Features of a set of utterances, computed once, read from a memory-mapped file ever after."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from functools import cached_property
 from pathlib import Path
 
 import torch
@@ -47,7 +48,7 @@ class FeatureSet(Sequence[dict[str, Tensor]]):
 
     def __init__(self, folder: Path, frontend: Frontend, utterances: Sequence[Utterance], origin: int) -> None:
         self.folder, self.frontend, self.origin = folder, frontend, origin
-        self.lengths: dict[str, dict[str, int]] = read_json(folder / "lengths.json")
+        self.lengths: Mapping[str, dict[str, int]] = read_json(folder / "lengths.json")
         self.utterances = {u.id: u for u in utterances if u.id in self.lengths}
         self.ids = list(self.utterances)
         self._file: safe_open | None = None
@@ -58,6 +59,11 @@ class FeatureSet(Sequence[dict[str, Tensor]]):
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @cached_property
+    def frames(self) -> Mapping[str, int]:
+        """What utterances are sorted and grouped by."""
+        return {i: self.lengths[i]["frames"] for i in self.ids}
 
     def __getitem__(self, key: str | int) -> dict[str, Tensor]:  # type: ignore[override]
         utterance = self.ids[key] if isinstance(key, int) else key
@@ -82,15 +88,28 @@ class FeatureSet(Sequence[dict[str, Tensor]]):
 
         With a generator the batches come in random order.
         """
-        groups: list[list[str]] = [[]]
-        for i in sorted(self.ids, key=lambda i: (self.lengths[i]["frames"], i)):
-            if groups[-1] and (len(groups[-1]) + 1) * self.lengths[i]["frames"] > frames:
-                groups.append([])
-            groups[-1].append(i)
+        groups = self.groups(frames)
         order = torch.randperm(len(groups), generator=generator).tolist() if generator else range(len(groups))
         for k in order:
-            if groups[k]:
-                yield self.collate(groups[k])
+            if usable := [i for i in groups[k] if self.usable(i)]:
+                yield self.collate(usable)
+
+    def groups(self, frames: int) -> list[list[str]]:
+        """All ids, shortest first, in groups of at most `frames` with their padding."""
+        groups: list[list[str]] = [[]]
+        for i in sorted(self.ids, key=lambda i: (self.frames[i], i)):
+            if groups[-1] and (len(groups[-1]) + 1) * self.frames[i] > frames:
+                groups.append([])
+            groups[-1].append(i)
+        return groups
+
+    def usable(self, utterance: str) -> bool:
+        """Not longer than the model takes."""
+        return True
+
+    def fixed(self, frames: int) -> Sequence[Batch]:
+        """Batches of all of it that are the same every time: what is validated on."""
+        return list(self.batches(frames))
 
 
 def collate(frontend: Frontend, picked: Sequence[tuple[FeatureSet, str]]) -> Batch:

@@ -7,9 +7,12 @@ here line by line, which is ten times faster and says which line is wrong.
 
 import gzip
 import json
+import os
+import re
+import sys
 import zlib
 from collections.abc import Iterable, Iterator
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -41,6 +44,31 @@ def _rows(utterances: Iterable[Utterance], folder: Path, path: Path) -> Iterator
         yield json.dumps(_cut(utterance, folder), ensure_ascii=False).encode() + b"\n"
 
 
+class Deferred(str):
+    """Phones as JSON, not yet looked at."""
+
+    __slots__ = ()
+
+
+class Read(Utterance):
+    """An utterance whose phones are read when they are asked for: as objects those of 100 000 utterances take half a gigabyte."""
+
+    def __getattribute__(self, name: str) -> Any:
+        value = super().__getattribute__(name)
+        return _phones(value) if isinstance(value, Deferred) else value
+
+    def __eq__(self, other: object) -> bool:
+        if not isinstance(other, Utterance):
+            return NotImplemented
+        return all(getattr(self, f.name) == getattr(other, f.name) for f in fields(Utterance))
+
+    __hash__ = Utterance.__hash__
+
+
+def _phones(written: str) -> tuple[Phone, ...]:
+    return tuple(_phone(*item[:3]) for item in json.loads(written))
+
+
 def read(folder: Path, name: str) -> list[Utterance]:
     """The utterances of `<set>.<split>`, audio paths absolute.
 
@@ -48,11 +76,13 @@ def read(folder: Path, name: str) -> list[Utterance]:
     """
     utterances: dict[str, Utterance] = {}
     earlier: dict[str, list[str]] = {}
-    path = folder / f"{name}{SUFFIX}"
+    path, below = folder / f"{name}{SUFFIX}", Below(folder)
     if not path.is_file():
         raise DataError(f"no manifest {path}: this folder has {', '.join(names(folder)) or 'none'}")
-    for row, where in rows(path):
-        utterance = _utterance(row, folder, where)
+    for line, where in _lines(path):
+        short, aligned = _apart(line)
+        row = _parse(short, where)
+        utterance = _utterance(row, below, where, aligned)
         if utterance.id in utterances:
             raise DataError(f"{where}: id {utterance.id!r} is there twice: make every id different")
         utterances[utterance.id] = utterance
@@ -61,6 +91,17 @@ def read(folder: Path, name: str) -> list[Utterance]:
     for key, ids in earlier.items():
         utterances[key] = replace(utterances[key], context=_turns(ids, utterances, f"{path}, {key!r}"))
     return list(utterances.values())
+
+
+_PHONES = re.compile(r'"alignment": \{"phone": (\[(?:\["(?:[^"\\]|\\.)*", [-+.\de]+, [-+.\de]+, null\](?:, )?)+\])\}')
+"""as `write` leaves them. Quotation marks within a text are escaped, so it is found nowhere else."""
+
+
+def _apart(line: str) -> tuple[str, Any]:
+    """(the line without its phones, these as they are written): most of the text of a line is never looked at."""
+    if not (match := _PHONES.search(line)):
+        return line, ""
+    return f'{line[: match.start()]}"alignment": null{line[match.end() :]}', Deferred(match[1])
 
 
 def _turns(ids: list[str], utterances: dict[str, Utterance], where: str) -> tuple[Utterance, ...]:
@@ -74,14 +115,21 @@ def names(folder: Path) -> list[str]:
     return sorted(p.name.removesuffix(SUFFIX) for p in folder.glob(f"*{SUFFIX}"))
 
 
-def rows(file: Path) -> Iterator[tuple[dict[str, Any], str]]:
-    """Lines of a cuts file, compressed or not, each with "<file>, line <n>". Raises DataError for a corrupt one."""
+def rows(file: Path, phones: bool = True) -> Iterator[tuple[dict[str, Any], str]]:
+    """Lines of a cuts file, compressed or not, each with "<file>, line <n>". Raises DataError for a corrupt one.
+
+    `phones`: False where alignments are of no interest: without them a line is read several times as fast.
+    """
+    return ((_parse(line if phones else _apart(line)[0], where), where) for line, where in _lines(file))
+
+
+def _lines(file: Path) -> Iterator[tuple[str, str]]:
     number, opener = 0, gzip.open if file.suffix == ".gz" else open
     try:
         with opener(file, "rt", encoding="utf-8") as stream:
             for number, line in enumerate(stream, 1):
                 if line.strip():
-                    yield _parse(line, f"{file}, line {number}"), f"{file}, line {number}"
+                    yield line, f"{file}, line {number}"
     except (OSError, EOFError, zlib.error, UnicodeDecodeError) as error:
         raise DataError(f"{file}, after line {number}: corrupt ({error}): make the manifest again") from error
 
@@ -96,35 +144,49 @@ def _parse(line: str, where: str) -> dict[str, Any]:
     return row
 
 
-def _utterance(cut: dict[str, Any], folder: Path, where: str) -> Utterance:
+def _utterance(cut: dict[str, Any], folder: "Below", where: str, aligned: str = "") -> Utterance:
+    """`aligned`: its phones as they are written, when they were taken out of the cut."""
     try:
         (supervision,), (source,) = cut["supervisions"], cut["recording"]["sources"]
         custom = supervision.get("custom") or {}
-        phones = tuple(_phone(*item[:3]) for item in (supervision.get("alignment") or {}).get("phone", ()))
-        whole = cut.get("start", 0) == 0 and cut["duration"] == cut["recording"]["duration"] and source["type"] == "file"
-        utterance = Utterance(
+        written = aligned or (supervision.get("alignment") or {}).get("phone", ())
+        phones = Deferred(written) if isinstance(written, str) else tuple(_phone(*item[:3]) for item in written)
+        if not (cut.get("start", 0) == 0 and cut["duration"] == cut["recording"]["duration"] and source["type"] == "file"):
+            raise DataError(f"{where}: the cut is not one whole audio file: {_BRING_IN}")
+        return Read(
             id=cut["id"],
-            audio=Path(source["source"]),
+            audio=folder.below(source["source"], where),
             text=supervision["text"],
-            speaker=supervision["speaker"],
-            emotion=custom.get("emotion", "neutral"),
-            language=supervision.get("language") or "en-us",
+            speaker=sys.intern(supervision["speaker"]),
+            emotion=sys.intern(custom.get("emotion", "neutral")),
+            language=sys.intern(supervision.get("language") or "en-us"),
             duration=cut["duration"],
-            phones=phones,
-            label=custom.get("label", ""),
+            phones=phones,  # type: ignore[arg-type]
+            label=sys.intern(custom.get("label", "")),
+            hash=custom.get("hash", ""),
         )
     except (KeyError, TypeError, ValueError, AttributeError) as error:
         raise DataError(f"{where}: not a cut with one recording and one supervision ({error!r}): {_BRING_IN}") from error
-    if not whole:
-        raise DataError(f"{where}: the cut is not one whole audio file: {_BRING_IN}")
-    return replace(utterance, audio=_below(folder, str(utterance.audio), where))
 
 
-def _below(folder: Path, relative: str, where: str) -> Path:
-    try:
-        return inside(folder, relative)
-    except UserError as error:
-        raise DataError(f"{where}: {error}") from error
+class Below:
+    """Audio files below a folder. Where a folder within it really lies is looked up once, not for every file."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self._name, self._real = folder, str(folder), dict[str, Path]()
+
+    def below(self, relative: str, where: str) -> Path:
+        """Absolute; DataError when it leaves the folder."""
+        place, _, name = relative.rpartition("/")
+        try:
+            if not name or name == ".." or os.path.islink(f"{self._name}/{relative}"):
+                return inside(self.folder, relative)
+            if place not in self._real:
+                inside(self.folder, relative)  # the message has its whole name
+                self._real[place] = inside(self.folder, place)
+        except UserError as error:
+            raise DataError(f"{where}: {error}") from error
+        return self._real[place] / name
 
 
 def _phone(symbol: str, start: float, duration: float) -> Phone:
@@ -142,6 +204,7 @@ def _cut(utterance: Utterance, folder: Path) -> dict[str, Any]:
     recording = Recording(utterance.id, [AudioSource("file", [0], relative)], info.samplerate, info.frames, duration)
     custom: dict[str, Any] = {"emotion": utterance.emotion} | ({"label": utterance.label} if utterance.label else {})
     custom |= {"context": [turn.id for turn in utterance.context]} if utterance.context else {}
+    custom |= {"hash": utterance.hash} if utterance.hash else {}
     phones = [AlignmentItem(p.symbol, round(p.start, _DIGITS), round(p.end - p.start, _DIGITS)) for p in utterance.phones]
     supervision = SupervisionSegment(
         id=utterance.id,

@@ -46,6 +46,6 @@ class AdaptationData(L.LightningDataModule):
 
     def val_dataloader(self) -> list[DataLoader]:
         return [
-            DataLoader(list(features.batches(self.frames)), batch_size=1, collate_fn=_first)  # type: ignore[arg-type]
+            DataLoader(features.fixed(self.frames), batch_size=1, collate_fn=_first)  # type: ignore[arg-type]
             for features in self.valid.values()
         ]

@@ -1,15 +1,19 @@
 """A corpus on disk, prepared once for every run that asks for the same one."""
 
 import errno
+import os
+import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from copy import copy
 from functools import cached_property
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 from ttsadapt.artifacts import Artifact
 from ttsadapt.data import manifest
+from ttsadapt.data.bringing_in import DUPLICATES, REJECTED, read_rejected
 from ttsadapt.data.corpora.base import Corpus
 from ttsadapt.data.utterance import Utterance
 from ttsadapt.errors import DataError, UserError
@@ -23,6 +27,7 @@ class PreparedCorpus(Artifact):
     def __init__(self, corpus: Corpus, cache: Path, only: Mapping[str, Sequence[str] | None] | None = None) -> None:
         """`only` of {"speaker", "emotion", "language"}: the values that the target's utterances may have; what is on disk is the whole."""
         self.corpus, self.only = corpus, _asked(only)
+        corpus.cache = Path(cache)
         self.name = type(corpus).__name__.lower()
         self.fingerprint = corpus.fingerprint()
         self.folder = Path(cache) / "corpora" / f"{self.name}-{self.fingerprint}"
@@ -34,11 +39,23 @@ class PreparedCorpus(Artifact):
             sets = {name: manifest.read(folder, name) for name in manifest.names(folder)}
             if not sets:
                 raise DataError(f"the {self.name} corpus has no utterances: check its settings")
-            write_json(folder / "card.json", {"name": self.name, "fingerprint": self.fingerprint} | _card(sets))
+            write_json(folder / "card.json", {"name": self.name, "fingerprint": self.fingerprint} | card(sets, folder))
         except OSError as error:
             if error.errno in (errno.ENOSPC, errno.EDQUOT):
                 raise UserError(f"disk full while preparing {self.folder}: free some space and start again") from error
             raise
+
+    def produce(self) -> None:
+        """In a folder from which a killed process goes on; a corpus with a mistake in it leaves nothing."""
+        work = self.folder.with_name(f".{self.folder.name}.part")  # under the artifact's lock: nobody else writes there
+        work.mkdir(parents=True, exist_ok=True)
+        try:
+            self.build(work)
+        except UserError as error:
+            if not isinstance(error.__cause__, OSError):  # once there is space again it goes on
+                shutil.rmtree(work, ignore_errors=True)
+            raise
+        os.replace(work, self.folder)
 
     @cached_property
     def card(self) -> dict[str, Any]:
@@ -83,9 +100,17 @@ def _asked(only: Mapping[str, Sequence[str] | None] | None) -> dict[str, list[st
     return {str(key): sorted(values) for key, values in (only or {}).items() if values}
 
 
-def _card(sets: dict[str, list[Utterance]]) -> dict[str, Any]:
+def card(sets: dict[str, list[Utterance]], folder: Path) -> dict[str, Any]:
+    """Of "<set>.<split>", and what was refused and is there twice, as the files of `folder` have it."""
     phones = {split_stress(phone.symbol)[0] for part in sets.values() for u in part for phone in u.phones}
-    return {"sets": {name: _summary(part) for name, part in sets.items()}, "phones": sorted(phones)}
+    rejected = Counter(r.kind for r in read_rejected(folder / REJECTED))
+    twice = folder / DUPLICATES
+    return {
+        "sets": {name: _summary(part) for name, part in sets.items()},
+        "phones": sorted(phones),
+        "rejected": dict(rejected.most_common()),
+        "duplicates": read_json(twice) if twice.is_file() else [],
+    }
 
 
 def _summary(utterances: list[Utterance]) -> dict[str, Any]:
@@ -94,9 +119,18 @@ def _summary(utterances: list[Utterance]) -> dict[str, Any]:
         "emotions": Counter(u.emotion for u in utterances),
         "languages": Counter(u.language for u in utterances),
     }
+    spoken: dict[str, float] = {}
+    labels: dict[str, Counter[str]] = {}
+    for u in utterances:
+        spoken[u.speaker] = spoken.get(u.speaker, 0.0) + u.duration
+        if u.label:
+            labels.setdefault(u.emotion, Counter())[u.label] += 1
     return {
         "utterances": len(utterances),
         "seconds": round(sum(u.duration for u in utterances), 2),
         "sentences": len({u.text for u in utterances}),
         **{name: dict(sorted(counter.items())) for name, counter in counted.items()},
+        "seconds_of": {name: round(seconds, 2) for name, seconds in sorted(spoken.items())},
+        "labels": {emotion: dict(sorted(counter.items())) for emotion, counter in sorted(labels.items())},
+        "durations": [round(f(u.duration for u in utterances), 2) for f in (min, median, max)],
     }

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from ttsadapt.data.found import Found
+from ttsadapt.data.found import Found, Rejected
 from ttsadapt.data.splits import named
 from ttsadapt.data.utterance import Utterance
 from ttsadapt.errors import ConfigError, DataError, UserError
@@ -16,6 +16,8 @@ AUDIO = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 TRANSCRIPT = (".txt", ".lab")
 _GROUPS = ("speaker", "emotion", "language", "split")
 _FILE = ("file", "path", "audio", "filename")
+_Row = tuple[Path, dict[str, str], str]
+"""a recording, what is told of it, where"""
 
 
 @dataclass(frozen=True)
@@ -34,8 +36,6 @@ class Recordings:
     parent: str = "speaker"
     """what the name of a recording's folder tells: "speaker", "emotion" or "nothing" """
     language: str = "en-us"
-    silent: bool = False
-    """take recordings without a transcript, too: their text is empty"""
 
     def __post_init__(self) -> None:
         if self.parent not in ("speaker", "emotion", "nothing"):
@@ -54,24 +54,27 @@ class Recordings:
             raise DataError(f"no folder {root}: give the path of the recordings")
         return root
 
-    def found(self, role: str) -> list[Found]:
-        """Every recording with its transcript, sorted. Raises DataError for one without (unless `silent`), and for duplicate ids."""
-        table = self._table()
-        rows = self._from_table(table) if table else self._from_files()
-        recordings: dict[str, Found] = {}
-        for path, told, where in rows:
-            one = self._one(path, told, where, role)
-            if other := recordings.get(one.utterance.id):
-                raise DataError(f"{where}: the id {one.utterance.id!r} is also that of {other.where}: make every id different")
-            recordings[one.utterance.id] = one
-        if not recordings:
-            raise DataError(f"no audio ({', '.join(AUDIO)}) below {self.root}: give the path of the recordings")
-        return [recordings[name] for name in sorted(recordings)]
+    def found(self, role: str, silent: bool = False) -> Iterator[Found | Rejected]:
+        """Every recording with its transcript. `silent`: those without one, too; their text is empty.
 
-    def _one(self, path: Path, told: dict[str, str], where: str, role: str) -> Found:
-        known = self._from_folder(path) | self._from_settings() | self._from_name(path) | {k: v for k, v in told.items() if v}
-        if not known.get("text", "").strip() and not self.silent:
-            raise DataError(f"{where}: its transcript is empty: write down what is said, or remove the recording")
+        Raises DataError when there are no recordings, or the table of them cannot be read at all.
+        """
+        empty, table = True, self._table()
+        for row in self._from_table(table) if table else self._from_files(silent):
+            empty = False
+            yield row if isinstance(row, Rejected) else self._one(*row, role, silent)
+        if empty:
+            raise DataError(f"no audio ({', '.join(AUDIO)}) below {self.root}: give the path of the recordings")
+
+    def _one(self, path: Path, told: dict[str, str], where: str, role: str, silent: bool) -> Found | Rejected:
+        known = self._from_folder(path) | self._from_settings()
+        if self.pattern:
+            if not (match := re.search(self.pattern, path.stem)):
+                return Rejected(where, "name", f"{path}: its name does not fit the pattern {self.pattern!r}: correct either")
+            known |= {k: v for k, v in match.groupdict().items() if v}
+        known |= {k: v for k, v in told.items() if v}
+        if not known.get("text", "").strip() and not silent:
+            return Rejected(where, "no text", f"{where}: its transcript is empty: write down what is said, or remove the recording")
         utterance = Utterance(
             id=re.sub(r"[^\w.-]+", "_", known.get("id") or path.relative_to(self.root).with_suffix("").as_posix().replace("/", "-")),
             audio=path,
@@ -80,7 +83,10 @@ class Recordings:
             emotion=known.get("emotion", "neutral"),
             language=known["language"],
         )
-        return Found(utterance, role, named(known.get("split", ""), where), where)
+        try:
+            return Found(utterance, role, named(known.get("split", ""), where), where)
+        except DataError as error:
+            return Rejected(where, "unknown split", str(error))
 
     def _from_folder(self, path: Path) -> dict[str, str]:
         return {} if path.parent == self.root or self.parent == "nothing" else {self.parent: path.parent.name}
@@ -89,28 +95,20 @@ class Recordings:
         given = {"speaker": self.speaker, "emotion": self.emotion, "language": self.language}
         return {k: v for k, v in given.items() if v}
 
-    def _from_name(self, path: Path) -> dict[str, str]:
-        if not self.pattern:
-            return {}
-        if not (match := re.search(self.pattern, path.stem)):
-            raise DataError(f"{path}: its name does not fit the pattern {self.pattern!r}: correct either")
-        return {k: v for k, v in match.groupdict().items() if v}
-
     def _files(self) -> list[Path]:
         return sorted(p for p in self.root.rglob("*") if p.suffix.lower() in AUDIO and p.is_file() and not p.name.startswith("."))
 
-    def _from_files(self) -> Iterator[tuple[Path, dict[str, str], str]]:
+    def _from_files(self, silent: bool) -> Iterator[_Row | Rejected]:
         for path in self._files():
             beside = [t for suffix in TRANSCRIPT if (t := path.with_suffix(suffix)).is_file()]
-            if not beside and self.silent:
-                yield path, {"text": ""}, str(path)
+            if not beside and not silent:
+                told = f"{path} has no transcript: write {path.with_suffix('.txt').name} beside it, or a metadata.csv"
+                yield Rejected(str(path), "no transcript", told)
                 continue
-            if not beside:
-                raise DataError(f"{path} has no transcript: write {path.with_suffix('.txt').name} beside it, or a metadata.csv")
             try:
-                yield path, {"text": beside[0].read_text(encoding="utf-8")}, str(path)
-            except UnicodeDecodeError as error:
-                raise DataError(f"{beside[0]} is not UTF-8 text: save it as UTF-8") from error
+                yield path, {"text": beside[0].read_text(encoding="utf-8") if beside else ""}, str(path)
+            except UnicodeDecodeError:
+                yield Rejected(str(path), "no transcript", f"{beside[0]} is not UTF-8 text: save it as UTF-8")
 
     def _table(self) -> Path | None:
         if self.metadata is None:
@@ -120,30 +118,35 @@ class Recordings:
             raise DataError(f"no file {table}: correct metadata, or leave it out for transcripts beside the recordings")
         return table
 
-    def _from_table(self, table: Path) -> Iterator[tuple[Path, dict[str, str], str]]:
+    def _from_table(self, table: Path) -> Iterator[_Row | Rejected]:
         by_name: dict[str, list[Path]] = {}
         for path in self._files():
             by_name.setdefault(path.stem, []).append(path)
         for row, where in _rows(table):
-            yield self._named_by(row, by_name, where), row, where
+            if isinstance(row, Rejected):
+                yield row
+                continue
+            recording = self._named_by(row, by_name, where)
+            yield recording if isinstance(recording, Rejected) else (recording, row, where)
 
-    def _named_by(self, row: dict[str, str], by_name: dict[str, list[Path]], where: str) -> Path:
+    def _named_by(self, row: dict[str, str], by_name: dict[str, list[Path]], where: str) -> Path | Rejected:
         if relative := next((row[k] for k in _FILE if row.get(k)), None):
             try:
                 path = inside(self.root, relative)
             except UserError as error:
-                raise DataError(f"{where}: {error}") from error
+                return Rejected(where, "outside", f"{where}: {error}")
             if not path.is_file():
-                raise DataError(f"{where}: no recording {path}: correct the row, or remove it")
+                return Rejected(where, "missing file", f"{where}: no recording {path}: correct the row, or remove it")
             return self.root / relative
         found = by_name.get(row.get("id", ""), [])
-        if len(found) != 1:
-            several = "several recordings have" if found else "no recording below the folder has"
-            raise DataError(f"{where}: {several} the name {row.get('id', '')!r}: correct the row, or give a column `file`")
-        return found[0]
+        if len(found) == 1:
+            return found[0]
+        several = "several recordings have" if found else "no recording below the folder has"
+        kind = "ambiguous" if found else "missing file"
+        return Rejected(where, kind, f"{where}: {several} the name {row.get('id', '')!r}: correct the row, or give a column `file`")
 
 
-def _rows(table: Path) -> Iterator[tuple[dict[str, str], str]]:
+def _rows(table: Path) -> Iterator[tuple[dict[str, str] | Rejected, str]]:
     """Rows as {column: cell}, with "<table>, line <n>". Without a header the columns are id and text (LJSpeech)."""
     try:
         text = table.read_text(encoding="utf-8-sig")
@@ -162,5 +165,7 @@ def _rows(table: Path) -> Iterator[tuple[dict[str, str], str]]:
             continue
         where = f"{table}, line {reader.line_num}"
         if len(cells) < (len(columns) if columns else 2):
-            raise DataError(f"{where}: {len(cells)} columns where {len(columns or 'id')} are due, split at {delimiter!r}: correct the row")
+            told = f"{where}: {len(cells)} columns where {len(columns or 'id')} are due, split at {delimiter!r}: correct the row"
+            yield Rejected(where, "row", told), where
+            continue
         yield {k: v.strip() for k, v in zip(columns or ("id", "text"), cells)}, where

@@ -117,14 +117,16 @@ class StepSampler(Sampler[Drawn]):
         """One pass over the target in steps of at least `SMALLEST_STEP` utterances."""
         ids = self.target.ids
         generator = torch.Generator().manual_seed(self.seed * 1_000_003 + epoch)
-        for group in bucketed([self.target.lengths[i]["frames"] for i in ids], self.frames, SMALLEST_STEP, generator):
+        for group in bucketed([self.target.frames[i] for i in ids], self.frames, SMALLEST_STEP, generator):
             few = [ids[k] for k in group]  # fewer than a step must have only when there are no more
             yield few if len(few) >= SMALLEST_STEP else (few * SMALLEST_STEP)[: max(len(few), self.ranks * self.accumulate)]
 
     def _batches(self) -> Iterator[Drawn]:
         rehearsed, parts, epoch = self._rehearsal(), self.ranks * self.accumulate, 0
         while True:
-            for ids in self._pass(epoch):
+            for some in self._pass(epoch):
+                if not (ids := [i for i in some if self.target.usable(i)]):
+                    continue
                 old = rehearsed.draw([self.target.lengths[i]["frames"] for i in ids]) if rehearsed else []
                 rows = [(TARGET, i) for i in ids] + [(SOURCE, i) for i in old]
                 counts = totals([(o, (self.source if o == SOURCE else self.target).lengths[i]) for o, i in rows])  # type: ignore[union-attr]
@@ -159,6 +161,9 @@ class Rehearsed:
             if not self.order:
                 shuffled = torch.randperm(len(self.mix.ids), generator=self.generator).tolist()
                 self.order = [self.mix.ids[i] for i in shuffled]
+            if not self.source.usable(self.order[-1]):
+                self.order.pop()
+                continue
             frames = self.source.lengths[self.order[-1]]["frames"]
             if self.due < frames / 2:
                 return picked

@@ -36,6 +36,8 @@ class Utterance:
     """the emotion as its corpus calls it; "" where that is `emotion`"""
     context: tuple["Utterance", ...] = field(default=(), repr=False)
     """the turns before it in a dialogue, oldest first, of the same set and split"""
+    hash: str = field(default="", repr=False)
+    """of its samples, where it was brought in"""
 
 
 def phone_times(utterances: Sequence[Utterance]) -> list[tuple[Phone, ...]] | None:

@@ -11,10 +11,16 @@ SPLITS = ("train", "valid", "test")
 class Corpus(ABC):
     """Subclasses take plain values in `__init__` and keep them; nothing heavy happens before `prepare`."""
 
+    cache: Path | None = None
+    """where hashes of files are remembered between runs; None: nowhere"""
+
     @abstractmethod
     def fingerprint(self) -> str:
         """Changes whenever what `prepare` would write changes: a hash of the settings, or of the contents of an input folder."""
 
     @abstractmethod
     def prepare(self, folder: Path) -> None:
-        """Write `<set>.<split>.jsonl.gz` (through `manifest.write`) and audio below `folder`, with a progress bar."""
+        """Write `<set>.<split>.jsonl.gz` (through `manifest.write`) and audio below `folder`, with a progress bar.
+
+        The folder may hold what a killed process has written of the very same corpus.
+        """

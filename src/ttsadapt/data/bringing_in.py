@@ -1,0 +1,249 @@
+"""Recordings that were found become a prepared corpus: on several processes, going on where a killed one was, the same in the end."""
+
+import csv
+import json
+import multiprocessing
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import asdict, replace
+from functools import partial
+from pathlib import Path
+
+import soundfile
+from tqdm import tqdm
+
+from ttsadapt.data import manifest
+from ttsadapt.data.bringing import Aligner, Bringing, Cutter
+from ttsadapt.data.bringing_item import Brought, bring, moved
+from ttsadapt.data.found import Found, Rejected
+from ttsadapt.data.splits import assign
+from ttsadapt.data.utterance import Utterance
+from ttsadapt.errors import DataError
+from ttsadapt.files import digest, write_json
+
+REJECTED, DUPLICATES = "rejected.csv", "duplicates.json"
+_CHUNK = 8
+_WORTH_A_PROCESS = 60
+"""recordings; starting a process costs about as much as bringing these in"""
+_HEADER = 44
+"""bytes of a WAV file before its samples"""
+
+
+def bring_in(found: Iterable[Found | Rejected], folder: Path, how: Bringing) -> None:
+    """Write audio, manifests, `rejected.csv` and `duplicates.json` below `folder`. Raises DataError when nothing is left."""
+    rejected: list[Rejected] = []
+    take = partial(_accepted, rejected=rejected)
+    listed = list(take(tqdm(found, "looking for recordings", unit="utt", leave=False)))
+    if how.segments is not None:
+        listed = list(take(_pieces(listed, how.segments)))
+    listed = list(take(_unique(listed)))
+    brought = list(take(_brought(listed, folder, how)))
+    if how.align is not None:
+        brought = list(take(_aligned(brought, how.align)))
+    if brought:
+        brought, leaks = assign(brought, how.fractions, how.rule)
+        rejected += leaks
+    if not brought:
+        raise DataError(nothing_left(rejected))
+    _write(brought, folder)
+    write_rejected(rejected, folder / REJECTED)
+    write_json(folder / DUPLICATES, duplicates(brought))
+
+
+def _accepted(found: Iterable[Found | Rejected], rejected: list[Rejected]) -> Iterator[Found]:
+    for one in found:
+        if isinstance(one, Rejected):
+            rejected.append(one)
+        else:
+            yield one
+
+
+def nothing_left(rejected: Sequence[Rejected]) -> str:
+    if not rejected:
+        return "no recording was found: correct data.path, or what is chosen of it"
+    kinds = ", ".join(f"{kind} {n}" for kind, n in Counter(r.kind for r in rejected).most_common())
+    return f"no recording can be used ({kinds}); the first: {_line(rejected[0])}"
+
+
+def _line(one: Rejected) -> str:
+    return one.told if one.where in one.told else f"{one.where}: {one.told}"
+
+
+def _pieces(found: Sequence[Found], cutter: Cutter) -> Iterator[Found | Rejected]:
+    for one in tqdm(found, "cutting long recordings", unit="utt", leave=False):
+        try:
+            whole = soundfile.info(one.utterance.audio).duration
+        except (soundfile.LibsndfileError, OSError):  # said when it is brought in
+            yield one
+            continue
+        end = whole if one.end is None else min(one.end, whole)
+        yield from cutter.cut(one, end - one.start)
+
+
+def _unique(found: Iterable[Found]) -> Iterator[Found | Rejected]:
+    """In an order of their own, each with an id that can be a file's name; of two with the same id the second is refused."""
+    first: dict[tuple[str, str], str] = {}
+    for one in sorted(found, key=lambda f: (f.set, f.utterance.id, f.where)):
+        name = one.utterance.id.replace("/", "-").replace("\0", "")
+        if other := first.get((one.set, name)):
+            yield Rejected(one.where, "duplicate id", f"the id {name!r} is also that of {other}: make every id different")
+        else:
+            first[one.set, name] = one.where
+            yield replace(one, utterance=replace(one.utterance, id=name))
+
+
+# -- audio
+
+
+def _brought(found: Sequence[Found], folder: Path, how: Bringing) -> Iterator[Found | Rejected]:
+    for result, one in zip(_results(found, folder, how), found):  # in this order results come to their end
+        if isinstance(result, Rejected):
+            yield result
+        else:
+            known = one.utterance
+            phones = moved(known.phones, result)
+            yield replace(
+                one,
+                utterance=replace(known, audio=_place(folder, one), duration=result.seconds, phones=phones, hash=result.hash),
+            )
+
+
+def _place(folder: Path, one: Found) -> Path:
+    return folder / "wavs" / one.set / f"{one.utterance.id}.wav"
+
+
+def _results(found: Sequence[Found], folder: Path, how: Bringing) -> Iterator[Brought | Rejected]:
+    """In order. What a killed process has done already is read from the journal beside the audio."""
+    for name in {one.set for one in found}:
+        (folder / "wavs" / name).mkdir(parents=True, exist_ok=True)
+    journal = Journal(folder / "journal.jsonl")
+    done = journal.read()
+    keys = [_key(one) for one in found]
+    left = [one for one, key in zip(found, keys) if not _there(done.get(key), _place(folder, one), how.sample_rate)]
+    again = {id(one) for one in left}
+    fresh = _fresh(left, [_place(folder, one) for one in left], how)
+    with journal, tqdm(total=len(found), initial=len(found) - len(left), desc="bringing in recordings", unit="utt", leave=False) as bar:
+        for one, key in zip(found, keys):
+            if id(one) in again:
+                done[key] = next(fresh)
+                journal.add(key, done[key])
+                bar.update()
+            yield done[key]
+    journal.path.unlink(missing_ok=True)
+
+
+def _fresh(found: Sequence[Found], places: Sequence[Path], how: Bringing) -> Iterator[Brought | Rejected]:
+    do = partial(bring, how=replace(how, segments=None, align=None))  # neither is a worker's business, and both may be heavy
+    processes = min(how.processes or cores(), 1 + len(found) // _WORTH_A_PROCESS)
+    if processes < 2:
+        yield from map(do, found, places)
+        return
+    # Spawned, not forked: the parent may hold threads of torch by now. The workers import nothing heavy.
+    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+        yield from pool.map(do, found, places, chunksize=_CHUNK)
+
+
+def cores() -> int:
+    """That this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+class Journal:
+    """A line for every recording that is done, so that a killed process costs only what was under way."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __enter__(self) -> "Journal":
+        self._file = open(self.path, "a", encoding="utf-8")
+        if self._file.tell():
+            self._file.write("\n")  # the last line may have been cut short
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._file.close()
+
+    def add(self, key: str, result: Brought | Rejected) -> None:
+        self._file.write(json.dumps([key, isinstance(result, Brought), asdict(result)], ensure_ascii=False) + "\n")
+        self._file.flush()
+
+    def read(self) -> dict[str, Brought | Rejected]:
+        if not self.path.is_file():
+            return {}
+        done: dict[str, Brought | Rejected] = {}
+        for line in self.path.read_text(encoding="utf-8", errors="replace").splitlines():
+            try:
+                key, good, fields = json.loads(line)
+                done[key] = Brought(**fields) if good else Rejected(**fields)
+            except (ValueError, TypeError):
+                continue
+        return done
+
+
+def _key(one: Found) -> str:
+    u = one.utterance
+    return digest([one.set, u.id, u.audio, one.start, one.end, one.channel, u.text, u.language], 24)
+
+
+def _there(result: Brought | Rejected | None, path: Path, rate: int) -> bool:
+    if isinstance(result, Brought):
+        return path.is_file() and path.stat().st_size == _HEADER + 2 * round(result.seconds * rate)
+    return result is not None
+
+
+def _aligned(found: Sequence[Found], aligner: Aligner) -> Iterator[Found | Rejected]:
+    if without := [one.utterance for one in found if not one.utterance.phones]:
+        aligner.fit(without)
+    for one in tqdm(found, "aligning", unit="utt", leave=False):
+        timed = one.utterance if one.utterance.phones else aligner.times(one.utterance)
+        yield replace(timed, where=one.where) if isinstance(timed, Rejected) else replace(one, utterance=timed)
+
+
+# -- what is written
+
+
+def _write(found: Sequence[Found], folder: Path) -> None:
+    parts: dict[str, dict[str, Utterance]] = {}
+    for one in found:
+        parts.setdefault(one.part, {})[one.utterance.id] = one.utterance
+    for part, utterances in parts.items():
+        manifest.write((replace(u, context=_turns(u, utterances)) for u in utterances.values()), folder, part)
+    used = {one.utterance.audio for one in found}
+    for path in (folder / "wavs").rglob("*.wav"):
+        if path not in used:  # refused after it was written
+            path.unlink()
+
+
+def _turns(utterance: Utterance, there: dict[str, Utterance]) -> tuple[Utterance, ...]:
+    """The turns right before it that were brought in, into the same set and split: a dialogue with a hole begins after it."""
+    turns: list[Utterance] = []
+    for turn in reversed(utterance.context):
+        if (known := there.get(turn.id.replace("/", "-"))) is None:
+            break
+        turns.insert(0, known)
+    return tuple(turns)
+
+
+def write_rejected(rejected: Sequence[Rejected], path: Path) -> None:
+    with open(path, "w", encoding="utf-8", newline="") as file:
+        writer = csv.writer(file)
+        writer.writerow(["where", "kind", "told"])
+        writer.writerows([r.where, r.kind, r.told] for r in rejected)
+
+
+def read_rejected(path: Path) -> list[Rejected]:
+    """[] for a corpus that rejects nothing."""
+    if not path.is_file():
+        return []
+    with open(path, encoding="utf-8", newline="") as file:
+        return [Rejected(**row) for row in csv.DictReader(file)]
+
+
+def duplicates(found: Iterable[Found]) -> list[list[str]]:
+    """Ids of recordings with the same samples."""
+    same: dict[str, list[str]] = {}
+    for one in found:
+        same.setdefault(one.utterance.hash, []).append(f"{one.set}/{one.utterance.id}")
+    return sorted(ids for ids in same.values() if len(ids) > 1)

@@ -150,6 +150,7 @@ def test_what_is_wrong_is_named_and_the_rest_goes_on(name, variant, trouble, tmp
 def test_a_wrong_path(name, variant, tmp_path):
     archive = tmp_path / "corpus.tar.gz"
     archive.write_bytes(b"x")
+    assert "is an archive: extract it" in refused(lambda: corpus(name, archive).fingerprint())
     (empty := tmp_path / "empty").mkdir()
     assert f"path={tmp_path}/nowhere: there is no such folder" in refused(lambda: list(corpus(name, tmp_path / "nowhere").found()))
     assert "is an archive: extract it" in refused(lambda: list(corpus(name, archive).found()))

@@ -128,9 +128,7 @@ def esd():
         expected = {
             i: (text, i[:4], *of, EN if i[:4] == "0011" else ZH, official.get(folders[i][1], folders[i][1]) if split else "")
             for i, text in (english | chinese).items()
-            for of in [
-                {"Neutral": ("neutral", "Neutral"), "Angry": ("angry", "Angry"), "Surprise": ("surprised", "Surprise")}[folders[i][0]]
-            ]
+            for of in [{"Neutral": ("neutral", ""), "Angry": ("angry", ""), "Surprise": ("surprised", "Surprise")}[folders[i][0]]]
         }
         return Tiny(files, expected, {"official": split})
 

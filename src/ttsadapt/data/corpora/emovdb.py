@@ -10,7 +10,7 @@ from typing import Any
 
 from ttsadapt.data.found import Found, Rejected
 from ttsadapt.data.layouts.base import Layout, silent, unknown
-from ttsadapt.data.layouts.files import below, folder, lines
+from ttsadapt.data.layouts.files import below, lines
 from ttsadapt.errors import DataError
 
 _NAME = re.compile(r"(?P<emotion>[A-Za-z]+)_(?:\d+-\d+_)?(?P<number>\d{4})")
@@ -32,7 +32,7 @@ class EmoVDB(Layout):
         return {k: v for k, v in super().settings().items() if k != "transcripts_path"}  # its contents count
 
     def recordings(self) -> Iterator[Found | Rejected]:
-        root = folder(self.path)
+        root = self.root
         table = self._table()
         texts = {m["number"]: m["text"].replace('\\"', '"') for line, _ in lines(table) if (m := _PROMPT.match(line.strip()))}
         if not texts:
@@ -51,7 +51,7 @@ class EmoVDB(Layout):
                 yield self.one(file, texts[name["number"]], speaker, name["emotion"].lower(), id=f"{speaker}_{file.stem}")
 
     def _table(self) -> Path:
-        root = folder(self.path)
+        root = self.root
         given = Path(self.transcripts_path).expanduser() if self.transcripts_path else None
         found = next((p for p in ([given] if given else [root / _TEXTS, root.parent / _TEXTS]) if p.is_file()), None)
         if found is None:

@@ -10,7 +10,7 @@ from typing import Any
 
 from ttsadapt.data.found import Found, Rejected
 from ttsadapt.data.layouts.base import Layout, missing, silent, unknown
-from ttsadapt.data.layouts.files import below, folder, holds, lines, only, split_in
+from ttsadapt.data.layouts.files import below, holds, lines, only, split_in
 from ttsadapt.errors import DataError
 
 _NAME = re.compile(r"\d{4}_\d{6}")
@@ -42,7 +42,7 @@ class ESD(Layout):
                 yield missing(texts[name][1], f"there is no {name}.wav below {place}: extract the archive again, or remove the line")
 
     def _speakers(self) -> list[Path]:
-        root = folder(self.path)
+        root = self.root
         for place in (root, *sorted(p for p in root.iterdir() if p.is_dir())):
             if speakers := sorted(p for p in place.iterdir() if p.is_dir() and re.fullmatch(r"\d{4}", p.name)):
                 return speakers

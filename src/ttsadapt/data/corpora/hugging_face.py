@@ -8,7 +8,7 @@ from typing import Any
 from ttsadapt.config.paths import outputs
 from ttsadapt.data.found import Found, Rejected
 from ttsadapt.data.layouts.base import Layout, missing
-from ttsadapt.data.layouts.files import below, folder, holds, split_in
+from ttsadapt.data.layouts.files import below, holds, split_in
 from ttsadapt.errors import DataError, UserError
 from ttsadapt.files import digest, inside, replacing
 
@@ -42,7 +42,7 @@ class HuggingFace(Layout):
 
     def recordings(self) -> Iterator[Found | Rejected]:
         _arrow()
-        root = folder(self.path)
+        root = self.root
         files = [f for f in below(root, (".parquet", ".arrow")) if not f.name.startswith("cache-")]
         if not files:
             raise DataError(

@@ -7,7 +7,7 @@ from typing import Any
 
 from ttsadapt.data.found import Found, Rejected
 from ttsadapt.data.layouts.base import Layout, missing, silent, unknown
-from ttsadapt.data.layouts.files import below, decoded, folder, holds, only, split_in
+from ttsadapt.data.layouts.files import below, decoded, holds, only, split_in
 from ttsadapt.errors import DataError
 
 _SUBSET = re.compile(r"(train|dev|test)-(clean|other)(-\d+)?")
@@ -35,7 +35,7 @@ class LibriTTS(Layout):
                     yield missing(text, f"there is no {name}.wav: extract {subset.name} again, or remove the text")
 
     def _subsets(self) -> list[Path]:
-        root = folder(self.path)
+        root = self.root
         places = [p for p in (root, *sorted(root.iterdir())) if p.is_dir()]
         there = {sub.name: sub for place in reversed(places) for sub in place.iterdir() if sub.is_dir() and _SUBSET.fullmatch(sub.name)}
         if not there:

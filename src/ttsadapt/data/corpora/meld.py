@@ -12,7 +12,7 @@ from typing import Any
 
 from ttsadapt.data.found import Found, Rejected
 from ttsadapt.data.layouts.base import Layout, missing
-from ttsadapt.data.layouts.files import AUDIO, below, decoded, folder, holds, split_in
+from ttsadapt.data.layouts.files import AUDIO, below, decoded, holds, split_in
 from ttsadapt.data.utterance import Utterance
 from ttsadapt.errors import ConfigError, DataError
 
@@ -35,7 +35,7 @@ class MELD(Layout):
         self.context, self.official = context, official
 
     def recordings(self) -> Iterator[Found | Rejected]:
-        root = folder(self.path)
+        root = self.root
         tables = {table: rows for table in below(root, (".csv",)) if (rows := _rows(table))}
         if not tables:
             raise DataError(f"{root} has no csv with the columns {', '.join(_COLUMNS)}, {holds(root)}: correct the path")

@@ -6,7 +6,7 @@ from typing import Any, Literal
 
 from ttsadapt.data.found import Found, Rejected
 from ttsadapt.data.layouts.base import Layout, unknown
-from ttsadapt.data.layouts.files import below, folder
+from ttsadapt.data.layouts.files import below
 
 _CHANNELS = {"01": "speech", "02": "song"}
 _EMOTIONS = dict(
@@ -30,7 +30,7 @@ class RAVDESS(Layout):
         self.channels, self.intensities = list(channels), list(intensities)
 
     def recordings(self) -> Iterator[Found | Rejected]:
-        for file in below(folder(self.path)):
+        for file in below(self.root):
             said = dict(zip(_FIELDS, file.stem.split("-")))
             if len(said) < len(_FIELDS) or file.stem.count("-") != len(_FIELDS) - 1:
                 yield unknown(file, "seven numbers such as 03-01-06-01-02-01-12")

@@ -10,7 +10,7 @@ from typing import Any
 
 from ttsadapt.data.found import Found, Rejected
 from ttsadapt.data.layouts.base import Layout, silent, unknown
-from ttsadapt.data.layouts.files import below, folder, lines
+from ttsadapt.data.layouts.files import below, lines
 from ttsadapt.errors import DataError
 
 _EMOTIONS = {"a": "anger", "d": "disgust", "f": "fear", "h": "happiness", "n": "neutral", "sa": "sadness", "su": "surprise"}
@@ -34,7 +34,7 @@ class SAVEE(Layout):
 
     def recordings(self) -> Iterator[Found | Rejected]:
         texts = self._texts()
-        for file in below(folder(self.path)):
+        for file in below(self.root):
             match = _NAME.fullmatch(file.stem)
             speaker = match and (match["speaker"] or file.parent.name)
             if not match or not speaker or not re.fullmatch(r"[A-Z]{2}", speaker):

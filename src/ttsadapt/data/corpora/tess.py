@@ -5,7 +5,7 @@ from collections.abc import Iterator
 
 from ttsadapt.data.found import Found, Rejected
 from ttsadapt.data.layouts.base import Layout, unknown
-from ttsadapt.data.layouts.files import below, folder
+from ttsadapt.data.layouts.files import below
 
 _NAME = re.compile(r"(?P<speaker>OAF?|YAF)_(?P<word>[A-Za-z'-]+)_(?P<emotion>[A-Za-z]+)")  # one file begins with OA_
 _EMOTIONS = {"angry", "disgust", "fear", "happy", "neutral", "ps", "sad"}
@@ -13,7 +13,7 @@ _EMOTIONS = {"angry", "disgust", "fear", "happy", "neutral", "ps", "sad"}
 
 class TESS(Layout):
     def recordings(self) -> Iterator[Found | Rejected]:
-        for file in below(folder(self.path)):
+        for file in below(self.root):
             if not (match := _NAME.fullmatch(file.stem)):
                 yield unknown(file, "<OAF or YAF>_<word>_<emotion> such as OAF_back_angry")
             elif (code := match["emotion"].lower()) not in _EMOTIONS:

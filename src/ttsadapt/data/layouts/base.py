@@ -42,6 +42,10 @@ class Layout(Listed):
         self.language, self.emotions = language, dict(emotions or {})
         self.roles = Roles(target or Selection(), unseen or Selection(), keep or Selection(), limit)
 
+    @property
+    def root(self) -> Path:
+        return folder(self.path)
+
     @abstractmethod
     def recordings(self) -> Iterator[Found | Rejected]:
         """What there is, in the corpus's order; made by `one`. Raises DataError for what makes all of it unusable."""
@@ -90,7 +94,7 @@ class Layout(Listed):
             speaker=speaker,
             emotion=emotion,
             language=self.language or language or self.spoken,
-            label="" if label == emotion else label,
+            label="" if label.lower() == emotion else label,
         )
         return Found(utterance, "target", split, where)
 
@@ -98,13 +102,11 @@ class Layout(Listed):
         splits = {one.split for one in whole}
         if splits - {""} and (lacking := [name for name in SPLITS if name not in splits]):
             there = ", ".join(sorted(splits))
-            raise DataError(
-                f"official=true: {folder(self.path)} has only {there} and no {lacking[0]}: extract that, or give official=false"
-            )
+            raise DataError(f"official=true: {self.root} has only {there} and no {lacking[0]}: extract that, or give official=false")
         if splits:
             return
         if not rejected:
-            root = folder(self.path)
+            root = self.root
             raise DataError(
                 f"no recording of {type(self).__name__} below {root}, {holds(root)}: extract the whole archive, or correct the path"
             )

@@ -14,6 +14,7 @@ from ttsadapt.artifacts import ensure
 from ttsadapt.config import paths
 from ttsadapt.config.schema import check
 from ttsadapt.config.signatures import signature
+from ttsadapt.data.bringing_in import REJECTED, read_rejected
 from ttsadapt.data.corpora.listed import Listed
 from ttsadapt.data.emotions import COMMON, EMOTIONS, common
 from ttsadapt.data.found import Found, Rejected
@@ -87,7 +88,7 @@ def refused(call, kind=DataError):
 def prepared(it, root):
     artifact = PreparedCorpus(it, root.with_name(f"{root.name}-cache"))
     ensure(artifact)
-    return {name: artifact.utterances(name) for name in artifact.names()}
+    return {name: artifact.utterances(name) for name in artifact.names()}, read_rejected(artifact.folder / REJECTED)
 
 
 def test_every_corpus_has_its_builder():
@@ -115,20 +116,21 @@ def test_what_is_found(name, variant, tmp_path):
 def test_it_is_brought_in(name, variant, tmp_path):
     """What was found is on disk, with its texts, speakers and labels."""
     one, it = made(name, variant, tmp_path)
-    parts = prepared(it, tmp_path)
+    parts, rejected = prepared(it, tmp_path)
     utterances = {u.id: u for part in parts.values() for u in part}
     brought = {i: (u.text, u.speaker, u.emotion, u.label, u.language) for i, u in utterances.items()}
     assert brought == {i: values[:5] for i, values in wanted(one, tmp_path).items()}
     assert all(soundfile.info(u.audio).samplerate == 16000 and u.duration > 0.3 for u in utterances.values())
-    assert all(name.startswith("target.") for name in parts)
+    assert all(name.startswith("target.") for name in parts) and rejected == []
 
 
 @pytest.mark.parametrize(("name", "variant", "trouble"), [t for t in TROUBLES if TINY[t[0]][t[1]].troubles[t[2]].kind == "leak"])
 def test_a_sentence_in_two_official_splits_is_told(name, variant, trouble, tmp_path):
     wrong = TINY[name][variant].troubles[trouble]
     one, it = made(name, variant, tmp_path, wrong.changes)
-    utterances = {u.id for part in prepared(it, tmp_path).values() for u in part}
-    assert utterances == one.expected.keys() - set(wrong.lost)
+    parts, rejected = prepared(it, tmp_path)
+    assert {u.id for part in parts.values() for u in part} == one.expected.keys() - set(wrong.lost)
+    assert [r.kind for r in rejected] == ["leak"] and "it is left out of train" in rejected[0].told
 
 
 @pytest.mark.parametrize(("name", "variant", "trouble"), [t for t in TROUBLES if TINY[t[0]][t[1]].troubles[t[2]].kind != "leak"])
@@ -183,7 +185,7 @@ def test_earlier_turns(tmp_path):
 
 def test_turns_of_another_set_are_no_context(tmp_path):
     _, it = made("meld", "MELD", tmp_path, target={"_target_": "ttsadapt.data.layouts.roles.Selection", "speaker": ["Chandler"]})
-    parts = prepared(it, tmp_path)
+    parts, _ = prepared(it, tmp_path)
     assert {u.id for u in parts["source.train"]} == {"train_dia0_utt1"}
     assert {u.id: [turn.id for turn in u.context] for u in parts["target.train"]} == {"train_dia0_utt0": [], "train_dia0_utt2": []}
 

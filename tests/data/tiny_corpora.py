@@ -102,7 +102,7 @@ def libritts():
     }
     restored.troubles = {
         "no dev": Trouble({f: None for f in restored.files if "dev-" in f}, "", "has only test, train and no valid"),
-        "a leak": Trouble({yes: "yes said he"}, "leak", "also in test", ("16_122_000002_000001",)),
+        "a leak": Trouble({yes: "yes said he"}, "leak", "", ("16_122_000002_000001",)),
     }
     return {"LibriTTS": plain, "LibriTTS-R": restored}
 
@@ -197,6 +197,7 @@ def cremad():
             dict.fromkeys(files) | {"CREMA-D/AudioMP3/1001_DFA_ANG_XX.mp3": b"x"}, "", "has no AudioWAV, it holds AudioMP3/"
         ),
         "strange emotion": Trouble({at + "1001_DFA_BOR_XX.wav": AUDIO}, "unknown code", "emotion 'BOR'"),
+        "promised": Trouble({at + "1001_IEO_SAD_HI.wav": "version https://git-lfs.github.com/spec/v1\n"}, "missing file", "git lfs pull"),
         "strange sentence": Trouble({at + "1001_XYZ_ANG_XX.wav": AUDIO}, "unknown code", "sentence 'XYZ'"),
         "strange name": Trouble({at + "1001.wav": AUDIO}, "unknown name", "<actor>_<sentence>"),
         "twice": Trouble({at + "copy/1001_DFA_ANG_XX.wav": AUDIO}, "duplicate id", "is also that of"),
@@ -326,7 +327,7 @@ def meld():
         "You mustve had your hands full.", "The Interviewer", "joy", 0, 1
     )
     train += row("That I did. That I did.", "Chandler", "sadness", 0, 2)
-    train = train.replace("mustve", "must\u0092ve")
+    train = train.replace("mustve", "must\u0092ve").replace("person", "person\u0085")
     rows = {
         "train": train,
         "dev": row("Oh my God!", "Phoebe", "surprise", 0, 0),
@@ -337,7 +338,7 @@ def meld():
     files |= {f"MELD.Raw/{folders[s]}/dia0_utt{u}.wav": AUDIO for s, n in (("train", 3), ("dev", 1), ("test", 1)) for u in range(n)}
     files["MELD.Raw/train/train_splits/dia0_utt0.mp4"] = b"a video beside its sound"
     expected = {
-        "train_dia0_utt0": ("also I was the point person", "Chandler", "neutral", "", EN, "train"),
+        "train_dia0_utt0": ("also I was the point person…", "Chandler", "neutral", "", EN, "train"),
         "train_dia0_utt1": ("You must’ve had your hands full.", "The Interviewer", "happy", "joy", EN, "train"),
         "train_dia0_utt2": ("That I did. That I did.", "Chandler", "sad", "sadness", EN, "train"),
         "valid_dia0_utt0": ("Oh my God!", "Phoebe", "surprised", "surprise", EN, "valid"),
@@ -357,8 +358,10 @@ def meld():
         ),
         "strange emotion": Trouble({csv: more.replace("joy", "glee")}, "unknown emotion", "emotions={glee:", ("train_dia0_utt1",)),
         "twice": Trouble({csv: more + row("Again.", "Joey", "joy", 0, 0)}, "duplicate id", "train_sent_emo.csv, line 5"),
-        "a leak": Trouble({csv: more.replace("That I did. That I did.", "Oh, my God.")}, "leak", "also in valid", ("train_dia0_utt2",)),
-        "no number": Trouble({csv: more.replace(",0,1,8", ",0,one,8")}, "", "train_sent_emo.csv, line 3: utterance_id is 'one'"),
+        "a leak": Trouble({csv: more.replace("That I did. That I did.", "Oh, my God.")}, "leak", "", ("train_dia0_utt2",)),
+        "no number": Trouble(
+            {csv: more.replace(",0,1,8", ",0,one,8")}, "row", "train_sent_emo.csv, line 3: utterance_id is 'one'", ("train_dia0_utt1",)
+        ),
         "no dev": Trouble({"MELD.Raw/dev_sent_emo.csv": None}, "", "has only test, train and no valid"),
     }
     loose = {"mine.csv": MELD_HEAD + train, **{f"clips/dia0_utt{u}.flac": AUDIO for u in range(3)}}

@@ -1,6 +1,5 @@
 """CREMA-D: 91 actors, 12 sentences, six emotions; AudioWAV/1001_DFA_ANG_XX.wav (Cao et al. 2014)."""
 
-import csv
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -8,7 +7,8 @@ from typing import Any, Literal
 
 from ttsadapt.data.found import Found, Rejected
 from ttsadapt.data.layouts.base import Layout, unknown
-from ttsadapt.data.layouts.files import below, decoded, rooted
+from ttsadapt.data.layouts.files import below, rooted
+from ttsadapt.data.layouts.files import table as read_table
 from ttsadapt.errors import DataError
 
 _SENTENCES = {
@@ -58,7 +58,7 @@ class CREMAD(Layout):
 def _actors(root: Path, sex: str) -> set[str]:
     if not (table := root / _TABLE).is_file():
         raise DataError(f"sex={sex} needs {table}: put it there, or give sex=null")
-    rows = csv.DictReader(decoded(table).splitlines())
+    rows = read_table(table)
     if lacking := {"ActorID", "Sex"} - set(rows.fieldnames or ()):
         raise DataError(f"{table} has no column {min(lacking)}: put CREMA-D's own file there, or give sex=null")
     return {row["ActorID"] for row in rows if row["Sex"] == sex}

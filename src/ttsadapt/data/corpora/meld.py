@@ -3,7 +3,6 @@
 Columns Utterance, Speaker, Emotion, Dialogue_ID, Utterance_ID; recordings dia<d>_utt<u>.wav in folders that name the split.
 """
 
-import csv
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -12,11 +11,13 @@ from typing import Any
 
 from ttsadapt.data.found import Found, Rejected
 from ttsadapt.data.layouts.base import Layout, missing
-from ttsadapt.data.layouts.files import AUDIO, below, decoded, holds, split_in
+from ttsadapt.data.layouts.files import AUDIO, below, holds, split_in
+from ttsadapt.data.layouts.files import table as read_table
 from ttsadapt.data.utterance import Utterance
 from ttsadapt.errors import ConfigError, DataError
 
 _COLUMNS = ("utterance", "speaker", "emotion", "dialogue_id", "utterance_id")
+_NUMBERS = _COLUMNS[-2:]
 _VIDEO = ".mp4"
 _STRAY = re.compile("[\x80-\x9f]")
 """Windows' quotation marks and dashes that were saved as if they were Latin-1"""
@@ -69,6 +70,8 @@ class MELD(Layout):
             turns.append((at, one.utterance))
 
     def _found(self, row: Row, split: str, files: Files, alone: bool, table: str, where: str) -> Found | Rejected:
+        if strange := [name for name in _NUMBERS if not row[name].isdigit()]:
+            return Rejected(where, "row", f"{strange[0]} is {row[strange[0]]!r} and not a number: correct the row")
         name = f"dia{row['dialogue_id']}_utt{row['utterance_id']}"
         file = files.get((split, name)) or files.get(("", name))
         if not file and alone:
@@ -80,10 +83,9 @@ class MELD(Layout):
         return self._one(file, row, split, table, where)
 
     def _one(self, file: Path, row: Row, split: str, table: str, where: str) -> Found | Rejected:
-        text = _STRAY.sub(lambda m: m[0].encode("latin-1").decode("cp1252", "ignore"), row["utterance"])
         return self.one(
             file,
-            text,
+            row["utterance"],
             row["speaker"],
             row["emotion"],
             id=f"{split or table}_{file.stem}",
@@ -94,17 +96,15 @@ class MELD(Layout):
 
 def _rows(table: Path) -> list[tuple[Row, str]]:
     """Each with "<table>, line <n>", dialogue by dialogue; [] for another kind of csv."""
-    reader = csv.DictReader(decoded(table, "cp1252").splitlines())
+    reader = read_table(table, "cp1252", "latin-1")
     if set(_COLUMNS) - {name.lower() for name in reader.fieldnames or () if name}:
         return []
-    rows = [({str(k).lower(): (v or "").strip() for k, v in row.items()}, f"{table}, line {reader.line_num}") for row in reader]
-    return sorted(rows, key=lambda row: tuple(_number(row[0][name], row[1], name) for name in ("dialogue_id", "utterance_id")))
+    rows = [({str(k).lower(): _plain(v or "") for k, v in row.items()}, f"{table}, line {reader.line_num}") for row in reader]
+    return sorted(rows, key=lambda row: tuple(int(row[0][name]) if row[0][name].isdigit() else -1 for name in _NUMBERS))
 
 
-def _number(value: str, where: str, name: str) -> int:
-    if not value.isdigit():
-        raise DataError(f"{where}: {name} is {value!r} and not a number: correct the row")
-    return int(value)
+def _plain(cell: str) -> str:
+    return _STRAY.sub(lambda m: m[0].encode("latin-1").decode("cp1252", "ignore"), cell).strip()
 
 
 def _files(root: Path) -> Files:

@@ -11,7 +11,7 @@ from ttsadapt.data.corpora.base import SPLITS
 from ttsadapt.data.corpora.listed import Listed
 from ttsadapt.data.emotions import EMOTIONS, common
 from ttsadapt.data.found import Found, Rejected
-from ttsadapt.data.layouts.files import folder, holds
+from ttsadapt.data.layouts.files import folder, holds, pointer
 from ttsadapt.data.layouts.roles import Roles, Selection
 from ttsadapt.data.utterance import Utterance
 from ttsadapt.errors import DataError
@@ -79,10 +79,12 @@ class Layout(Listed):
         language: str | None = None,
         where: str | None = None,
     ) -> Found | Rejected:
-        """A recording as it was found; Rejected when its text is empty or nobody knows its emotion."""
+        """A recording as it was found; Rejected when its text is empty, its emotion unknown or its file only promised."""
         where = where or str(audio)
         if not text.strip():
             return Rejected(where, "no transcript", "its transcript is empty: write down what is said, or remove the recording")
+        if pointer(audio):
+            return missing(where, f"{audio.name} is a note of Git LFS and no recording: git lfs pull in {self.root}")
         if (emotion := common(label, self.emotions)) is None:
             return Rejected(
                 where, "unknown emotion", f"{label!r}: give emotions={{{label}: <one of {', '.join(EMOTIONS)}, or your own word>}}"

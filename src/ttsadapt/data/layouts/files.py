@@ -1,5 +1,7 @@
 """What the readers of corpora share about files: where a corpus begins, what lies in it, text in whatever encoding."""
 
+import csv
+import io
 import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -7,6 +9,7 @@ from pathlib import Path
 from ttsadapt.errors import DataError
 
 AUDIO = (".wav", ".flac")
+_SMALL = 512  # bytes; no recording is that small
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".7z", ".rar")
 _SPLITS = {"train": "train", "test": "test"} | dict.fromkeys(("dev", "valid", "validation", "val", "evaluation"), "valid")
 
@@ -71,9 +74,19 @@ def decoded(file: Path, *fallbacks: str) -> str:
 
 def lines(file: Path, *fallbacks: str) -> Iterator[tuple[str, str]]:
     """(line, "<file>, line <n>") of those that are not blank."""
-    for number, line in enumerate(decoded(file, *fallbacks).splitlines(), 1):
+    for number, line in enumerate(re.split(r"\r\n|\n|\r", decoded(file, *fallbacks)), 1):  # splitlines would also cut at U+0085
         if line.strip():
             yield line, f"{file}, line {number}"
+
+
+def table(file: Path, *fallbacks: str) -> "csv.DictReader[str]":
+    """Rows of a csv with a header."""
+    return csv.DictReader(io.StringIO(decoded(file, *fallbacks), newline=""))
+
+
+def pointer(file: Path) -> bool:
+    """Has Git LFS left its note instead of the file?"""
+    return file.stat().st_size < _SMALL and file.read_bytes().startswith(b"version https://git-lfs")
 
 
 def split_in(*names: str) -> str:

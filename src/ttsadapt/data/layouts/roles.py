@@ -79,7 +79,7 @@ class Roles:
 def _is(utterance: Utterance, key: str, value: str | int) -> bool:
     name: str = getattr(utterance, key)
     number = key == "speaker" and isinstance(value, int) and name.isdigit() and int(name) == value
-    return name == str(value) or number or (key == "emotion" and utterance.label.lower() == str(value).lower())
+    return name == str(value) or number or (key == "emotion" and str(value).lower() in (name.lower(), utterance.label.lower()))
 
 
 def _limited(found: Sequence[Found], limit: int) -> list[Found]:

@@ -135,6 +135,7 @@ def esd():
     flat, divided = made({"0011": "utf-8", "0001": "gb2312"}, False), made({"0011": "utf-16", "0001": "utf-8-sig"}, True)
     latin = made({"0011": "cp1252", "0001": "utf-16-le"}, False, "")
     latin.files["0011/0011.txt"] = rows["0011"].replace("eggs", "éggs").replace("\t", " ").encode("cp1252")  # spaces, and no UTF-8
+    latin.files["0001/0001.txt"] = rows["0001"].replace("\t中立", "").replace("\t惊喜", "").encode("utf-16-le")  # no emotions
     latin.expected["0011_000001"] = ("The nine the éggs, I keep.", *latin.expected["0011_000001"][1:])
     top = "Emotion Speech Dataset/"
     flat.troubles = {

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+from ttsadapt.data.emotions import common
 from ttsadapt.data.found import Found, Rejected
 from ttsadapt.data.layouts.base import Layout, missing, silent, unknown
 from ttsadapt.data.layouts.files import below, holds, lines, only, split_in
@@ -62,7 +63,9 @@ class ESD(Layout):
 
 
 def _row(line: str) -> tuple[str, str]:
-    """(id, text); some files have spaces where others have tabs, and the last word is the emotion."""
-    name, _, rest = (line if "\t" in line else re.sub(r"\s+", "\t", line.strip(), count=1)).partition("\t")
-    text, tab, _ = rest.rpartition("\t")
-    return name.strip().strip("\ufeff"), text.strip() if tab else " ".join(rest.split()[:-1])
+    """(id, text); some files have spaces where others have tabs, and the emotion is the last word."""
+    name, *rest = line.split("\t") if "\t" in line else line.split(maxsplit=1)
+    words = rest[0].split() if rest else []
+    if "\t" not in line and words and common(words[-1], {}):
+        words.pop()
+    return name.strip(), " ".join(words)

@@ -13,7 +13,7 @@ from ttsadapt.errors import ConfigError
 from ttsadapt.where.base import Where
 from ttsadapt.where.ranked import HighestLowest
 
-PLACES = {"where": "where@strategy.lora.where"}
+PLACES = {"where": "where@strategy.lora.where", "data/roles": "data/roles@data"}
 """of groups that lie inside of others"""
 COMMANDS = {"analysis": "analyze", "bench": "bench"}
 GROUPS = sorted(
@@ -33,8 +33,8 @@ def test_every_command_passes(command, compose):
 def test_every_option_of_every_group_passes(choice, compose, tmp_path):
     group, option = choice.split("=")
     name = COMMANDS.get(group, "train")
-    around = ["data=folder"] if group.startswith("data/") else []  # a corpus that has such parts
-    cfg = compose(*around, f"{group}=[{option}]" if group in MANY else f"{PLACES.get(group, group)}={option}", name=name)
+    below = ["data=ljspeech"] if group.startswith("data/") else []  # a corpus that has them
+    cfg = compose(*below, f"{group}=[{option}]" if group in MANY else f"{PLACES.get(group, group)}={option}", name=name)
     for node in (cfg[own] for own in ("backbone", "data") if own in cfg):  # the user's own files, from which others may follow
         for key in [k for k in node if OmegaConf.is_missing(node, k)]:
             node[key] = str(tmp_path)

@@ -1,6 +1,6 @@
 """How recordings are brought in: what is done to each of them, which are refused, how they are split."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
@@ -92,9 +92,9 @@ class Bringing:
 
 def plain(value: Any) -> Any:
     """Objects as their class and what they hold: what a fingerprint is made of."""
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, list | tuple | set | frozenset):
+    if isinstance(value, Sequence | set | frozenset) and not isinstance(value, str):  # a config's lists are Sequences and no lists
         return [plain(v) for v in (sorted(value, key=str) if isinstance(value, set | frozenset) else value)]
     if hasattr(value, "settings"):
         return [type(value).__qualname__, plain(value.settings())]

@@ -1,0 +1,95 @@
+"""What the readers of corpora share about files: where a corpus begins, what lies in it, text in whatever encoding."""
+
+import csv
+import io
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+from ttsadapt.errors import DataError
+
+AUDIO = (".wav", ".flac")
+_SMALL = 512  # bytes; no recording is that small
+_ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".7z", ".rar")
+_SPLITS = {"train": "train", "test": "test"} | dict.fromkeys(("dev", "valid", "validation", "val", "evaluation"), "valid")
+
+
+def folder(path: str) -> Path:
+    """DataError where there is none."""
+    root = Path(path).expanduser()
+    if root.is_file():
+        what = "an archive: extract it and give the folder" if root.suffix.lower() in _ARCHIVES else "a file: give the corpus's folder"
+        raise DataError(f"path={path} is {what}")
+    if not root.is_dir():
+        raise DataError(f"path={path}: there is no such folder: give the one that the corpus was extracted to")
+    return root
+
+
+def rooted(path: str, *needed: str) -> Path:
+    """The folder with all of `needed`: `path`, or one in it (archives bring a folder of their own).
+
+    Raises DataError that says what is missing and what there is.
+    """
+    root = folder(path)
+    places = [root, *sorted(p for p in root.iterdir() if p.is_dir() and not p.name.startswith("."))]
+    best = max([only(root), *places], key=lambda place: sum((place / name).exists() for name in needed))
+    if missing := [name for name in needed if not (best / name).exists()]:
+        raise DataError(f"{best} has no {' and no '.join(missing)}, {holds(best)}: extract the whole archive, or correct the path")
+    return best
+
+
+def only(place: Path) -> Path:
+    """The folder that a folder holds nothing else but, or itself."""
+    entries = [p for p in place.iterdir() if not p.name.startswith(".")]
+    return entries[0] if len(entries) == 1 and entries[0].is_dir() else place
+
+
+def holds(place: Path, most: int = 8) -> str:
+    """What a folder has, for messages."""
+    names = sorted(p.name + "/" * p.is_dir() for p in place.iterdir() if not p.name.startswith("."))
+    return f"it holds {', '.join(names[:most])}{f' and {len(names) - most} more' if len(names) > most else ''}" if names else "it is empty"
+
+
+def below(place: Path, suffixes: Sequence[str] = AUDIO) -> list[Path]:
+    """Every file with one of the suffixes, sorted; hidden ones (such as macOS's `._name.wav`) are none."""
+    return sorted(p for p in place.rglob("*") if p.suffix.lower() in suffixes and not p.name.startswith(".") and p.is_file())
+
+
+def decoded(file: Path, *fallbacks: str) -> str:
+    """Text by its byte order mark, else UTF-8, else the first of `fallbacks` that fits. Raises DataError when none does."""
+    raw = file.read_bytes()
+    if raw[:2] in (b"\xff\xfe", b"\xfe\xff"):
+        encodings: tuple[str, ...] = ("utf-16",)
+    elif b"\0" in raw[:64]:
+        encodings = ("utf-16-le" if raw[1:2] == b"\0" else "utf-16-be",)
+    else:
+        encodings = ("utf-8-sig", *fallbacks)
+    for encoding in encodings:
+        try:
+            return raw.decode(encoding)
+        except UnicodeDecodeError:
+            continue
+    raise DataError(f"{file} is not text in {' or '.join(encodings)}: save it as UTF-8")
+
+
+def lines(file: Path, *fallbacks: str) -> Iterator[tuple[str, str]]:
+    """(line, "<file>, line <n>") of those that are not blank."""
+    for number, line in enumerate(re.split(r"\r\n|\n|\r", decoded(file, *fallbacks)), 1):  # splitlines would also cut at U+0085
+        if line.strip():
+            yield line, f"{file}, line {number}"
+
+
+def table(file: Path, *fallbacks: str) -> "csv.DictReader[str]":
+    """Rows of a csv with a header."""
+    return csv.DictReader(io.StringIO(decoded(file, *fallbacks), newline=""))
+
+
+def pointer(file: Path) -> bool:
+    """Has Git LFS left its note instead of the file?"""
+    return file.stat().st_size < _SMALL and file.read_bytes().startswith(b"version https://git-lfs")
+
+
+def split_in(*names: str) -> str:
+    """The split that the first of the names tells: "train_splits" -> "train", "dev-clean" -> "valid"; "" for none."""
+    words = (word for name in names for word in re.findall(r"[a-z]+", name.lower()))
+    return next((_SPLITS[word] for word in words if word in _SPLITS), "")

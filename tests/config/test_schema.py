@@ -13,7 +13,7 @@ from ttsadapt.errors import ConfigError
 from ttsadapt.where.base import Where
 from ttsadapt.where.ranked import HighestLowest
 
-PLACES = {"where": "where@strategy.lora.where"}
+PLACES = {"where": "where@strategy.lora.where", "condition": "condition@data.conditions.target"}
 """of groups that lie inside of others"""
 COMMANDS = {"analysis": "analyze", "bench": "bench"}
 GROUPS = sorted(

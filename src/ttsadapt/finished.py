@@ -108,7 +108,7 @@ def synthesize(cfg: DictConfig, folder: Path) -> None:
     voice = voice or voices.get(cfg.speaker)
     if voice is None:
         raise UserError(f"speaker={cfg.speaker}: the run's data has {', '.join(sorted(voices))}")
-    asked = replace(voice, id="spoken", text=cfg.text, emotion=cfg.emotion, language=cfg.language, phones=())
+    asked = replace(voice, id="spoken", text=cfg.text, emotion=cfg.emotion, language=cfg.language, phones=(), context=())
     request: Request = replace(learner.backbone.frontend.request(asked), seed=cfg.seed)
     (wave,) = learner.backbone.synthesize([request])
     save(Path(cfg.out), wave, learner.backbone.sample_rate)

@@ -13,8 +13,8 @@ from ttsadapt.analysis.diversity import ALL, Diversity
 from ttsadapt.analysis.diversity_told import table
 from ttsadapt.analysis.ranking import Settings
 from ttsadapt.analysis.verdict import Gates, verdict
-from ttsadapt.config.base import composed
-from ttsadapt.config.identity import run_folder
+from ttsadapt.config.base import base_config, composed
+from ttsadapt.config.identity import run_folder, run_id
 from ttsadapt.data.utterance import Phone, Utterance
 from ttsadapt.errors import ConfigError, DataError
 from ttsadapt.finished import analyze
@@ -109,6 +109,17 @@ def test_an_analysis_is_chosen_by_its_class():
     assert type(made["layers"]) is Settings and type(made["diversity"]) is Diversity
     assert type(instantiate(composed(name="analyze").analysis)) is Settings
     assert vars(Diversity()) == vars(made["diversity"])
+
+
+def test_the_study_adapts_one_base_to_targets_of_many_kinds_and_looks_at_the_same_runs():
+    """Its data differ from run to run; the base, which learns from other data, does not."""
+    kinds = [("clean", "null"), ("noise", "null"), ("diverse", "[neutral]")]
+    asked = [("experiments=diversity/compare", f"condition@data.conditions.target={c}", f"data.target_emotions={e}") for c, e in kinds]
+    runs = [composed(*overrides) for overrides in asked]
+    assert len({run_id(run) for run in runs}) == 3 and len({run_id(base_config(run)) for run in runs}) == 1
+    assert base_config(runs[1]).data._target_.endswith(".Embedded")
+    looks = [composed(*overrides, "analysis=diversity", name="analyze") for overrides in asked]
+    assert [run_folder(look) for look in looks] == [run_folder(run) for run in runs]
 
 
 @pytest.fixture

@@ -2,6 +2,7 @@
 
 import json
 from collections import Counter
+from dataclasses import replace
 from itertools import combinations
 
 import numpy as np
@@ -15,6 +16,7 @@ from ttsadapt.data.conditions import Clean, Diverse, Noise, Reverberation
 from ttsadapt.data.corpora.embedded import Embedded, EmbeddedTarget
 from ttsadapt.data.espeak import RATE, engine
 from ttsadapt.data.prepare import PreparedCorpus
+from ttsadapt.data.spoken import Spoken
 from ttsadapt.errors import ConfigError
 from ttsadapt.text.phones import phonemize
 
@@ -196,6 +198,12 @@ def test_turns_alternate_and_know_what_came_before(prepared):
             assert [c.id for c in turn.context] == [u.id for u in turns if u.id[-6:-2] == turn.id[-6:-2] and u.id[-1] < turn.id[-1]]
             assert turn.context[-1].speaker != turn.speaker and {c.emotion for c in turn.context} == {turn.emotion}
             assert turn.context[-1].audio.is_file() and turn.context[0].text.endswith("?")
+
+
+def test_what_a_base_speaks_itself_has_no_turns_before_it(prepared, tmp_path):
+    """They are not spoken with it, and a manifest refuses turns that it does not hold."""
+    answer = next(u for u in prepared.utterances("target.train") if u.context)
+    assert Spoken(tmp_path, None, [answer], None, 50.0, 0).script == [replace(answer, context=())]
 
 
 def test_more_dialogues_to_learn_from_leave_the_tests_as_they_are():

@@ -62,7 +62,10 @@ class TokenMonologue(TokenizerText):
 
 
 class MoshiFrontend(CsmFrontend):
-    """Utterance -> `text` (S,), `codes` (S, K), what is said at each of S steps, `learnt` (S,), `frames` ()."""
+    """Utterance -> `text` (S,), `codes` (S, K), what is said at each of S steps, `learnt` (S,), `frames` ().
+
+    What was said before, a recording of the voice and the turns of a dialogue, is heard in the model's own stream, whoever spoke.
+    """
 
     text: PhoneMonologue | TokenMonologue
 

@@ -41,6 +41,18 @@ class Embedded(Corpus):
     """Sets "source", "target", "ood" (source voices, half other kinds of English text, half another language) and "unseen".
 
     With `terms` also "terms": the target voices say every term in sentences that are like none of the training's.
+
+    Counts are utterances of a set and split, those of the target per voice, balanced over voices and emotions.
+
+    `source_languages`, `target_languages`: utterances are shared out evenly; null: `language` alone.
+    `target_pool` is taken from its start, without voices that the source or the unseen set has. `target_emotions` gives the
+    target emotions of its own: {excited: {rate: 240, pitch: 70, ...}} with the settings of `styles.Style`, or names of what
+    `styles` knows: [whispering, newsreading]; null: the seven of the source, differently expressed. Every voice varies its
+    settings a little. `conditions`: what train and valid of a set, or of a voice, were recorded in (a voice's own before its
+    set's); tests are clean but for `test_conditions`. The first `terms_learnt` of `terms` are in target.train, in `term_train`
+    sentences each of every voice; the set "terms" has all of them, `term_test` sentences each.
+    `dialogues`: how many there are beside the counts, of two voices that take turns in one emotion: {target_train: 40, source_test: 8};
+    every turn has those before it as its context. `processes` changes nothing but the time it takes.
     """
 
     def __init__(
@@ -75,18 +87,6 @@ class Embedded(Corpus):
         unseen_test: int = 21,
         processes: int = 2,
     ) -> None:
-        """Counts are utterances of a set and split, those of the target per voice, balanced over voices and emotions.
-
-        `source_languages`, `target_languages`: utterances are shared out evenly; null: `language` alone.
-        `target_pool` is taken from its start, without voices that the source or the unseen set has. `target_emotions` gives the
-        target emotions of its own: {excited: {rate: 240, pitch: 70, ...}} with the settings of `styles.Style`, or names of what
-        `styles` knows: [whispering, newsreading]; null: the seven of the source, differently expressed. Every voice varies its
-        settings a little. `conditions`: what train and valid of a set, or of a voice, were recorded in (a voice's own before its
-        set's); tests are clean but for `test_conditions`. The first `terms_learnt` of `terms` are in target.train, in `term_train`
-        sentences each of every voice; the set "terms" has all of them, `term_test` sentences each.
-        `dialogues`: how many there are beside the counts, of two voices that take turns in one emotion: {target_train: 40, source_test: 8};
-        every turn has those before it as its context. `processes` changes nothing but the time it takes.
-        """
         self.seed, self.sample_rate, self.language, self.second_language = seed, sample_rate, language, second_language
         self.languages = {"source": tuple(source_languages or (language,)), "target": tuple(target_languages or (language,))}
         self.source_voices, self.unseen_voices = tuple(source_voices), tuple(unseen_voices)
@@ -96,16 +96,10 @@ class Embedded(Corpus):
         self.terms, self.terms_learnt, self.term_train, self.term_test = tuple(terms), terms_learnt, term_train, term_test
         self.dialogues, self.dialogue_turns = dict(dialogues), tuple(dialogue_turns)
         self.counts = {
-            "source.train": source_train,
-            "source.valid": source_valid,
-            "source.test": source_test,
-            "target.train": target_train,
-            "target.valid": target_valid,
-            "target.test": target_test,
-            "ood.test": ood_test,
-            "unseen.train": unseen_train,
-            "unseen.test": unseen_test,
-        }
+            "source.train": source_train, "source.valid": source_valid, "source.test": source_test,
+            "target.train": target_train, "target.valid": target_valid, "target.test": target_test,
+            "ood.test": ood_test, "unseen.train": unseen_train, "unseen.test": unseen_test,
+        }  # fmt: skip
         self.processes = processes
         self._check()
 
@@ -113,7 +107,9 @@ class Embedded(Corpus):
         """Settings, the code that makes the audio, and the versions of what it calls."""
         settings = {k: v for k, v in vars(self).items() if k != "processes"}
         settings["target_styles"] = styles.settings(self.target_styles)
-        settings["conditions"] = [{k: c.settings() for k, c in of.items() if not isinstance(c, Clean)} for of in self.conditions.values()]
+        settings["conditions"] = [
+            {k: c.settings() for k, c in of.items() if k not in SETS or not isinstance(c, Clean)} for of in self.conditions.values()
+        ]  # a clean set is one that nothing is said of, a clean voice may stand apart from its set
         code = [content_hash(Path(str(m.__file__))) for m in (recording, espeak, pcm, rendering, sentences, styles)]
         versions = [espeak.version(), *(importlib.metadata.version(p) for p in ("numpy", "scipy", "soxr"))]
         return digest([settings, code, content_hash(Path(__file__)), versions])

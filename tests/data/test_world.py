@@ -114,7 +114,7 @@ def test_only_what_sounds_otherwise_is_another_corpus():
         return Embedded(**TINY | settings).fingerprint()
 
     clean = name()
-    assert name(conditions={"target": Clean()}) == clean
+    assert name(conditions={"target": Clean()}) == name(dialogues={"target_train": 0}) == clean
     assert name(conditions={"target": Noise(), "Lee": Clean()}) != name(conditions={"target": Noise()})
     different = [name(conditions={"target": c}) for c in (Noise(), Noise(10), Reverberation(), Diverse(), Diverse(level=(0, 1)))]
     assert len({clean, name(test_conditions={"target": Noise()}), *different}) == 7

@@ -107,6 +107,7 @@ class Embedded(Corpus):
         """Settings, the code that makes the audio, and the versions of what it calls."""
         settings = {k: v for k, v in vars(self).items() if k != "processes"}
         settings["target_styles"] = styles.settings(self.target_styles)
+        settings["dialogues"] = {place: count for place, count in self.dialogues.items() if count}
         settings["conditions"] = [
             {k: c.settings() for k, c in of.items() if k not in SETS or not isinstance(c, Clean)} for of in self.conditions.values()
         ]  # a clean set is one that nothing is said of, a clean voice may stand apart from its set

@@ -1,4 +1,4 @@
-"""`ttsadapt analyze`: ranks the blocks of the base model by speaker and emotion."""
+"""`ttsadapt analyze`: ranks the blocks of the base model by speaker and emotion, or says how diverse its data are (analysis=diversity)."""
 
 from omegaconf import DictConfig
 

@@ -1,4 +1,4 @@
-"""What can be done with a finished run: score it again, let it speak; and what can be asked of a base: how its blocks rank."""
+"""What can be done with a finished run: score it again, let it speak; and what can be asked of a base or of its data."""
 
 from collections.abc import Collection, Sequence
 from dataclasses import replace
@@ -10,6 +10,7 @@ from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import save_file
 
 from ttsadapt.adapters import merged
+from ttsadapt.analysis.base import Analysis
 from ttsadapt.analysis.layers import shared
 from ttsadapt.analysis.ranking import Settings
 from ttsadapt.analysis.told import picture, table
@@ -108,7 +109,7 @@ def synthesize(cfg: DictConfig, folder: Path) -> None:
     voice = voice or voices.get(cfg.speaker)
     if voice is None:
         raise UserError(f"speaker={cfg.speaker}: the run's data has {', '.join(sorted(voices))}")
-    asked = replace(voice, id="spoken", text=cfg.text, emotion=cfg.emotion, language=cfg.language, phones=())
+    asked = replace(voice, id="spoken", text=cfg.text, emotion=cfg.emotion, language=cfg.language, phones=(), context=())
     request: Request = replace(learner.backbone.frontend.request(asked), seed=cfg.seed)
     (wave,) = learner.backbone.synthesize([request])
     save(Path(cfg.out), wave, learner.backbone.sample_rate)
@@ -123,13 +124,18 @@ def export(cfg: DictConfig, folder: Path) -> None:
 
 
 def analyze(cfg: DictConfig) -> None:
+    """Carry out `cfg.analysis`."""
+    analysis: Analysis = instantiate(cfg.analysis)
+    analysis.analyze(cfg)
+
+
+def rank_blocks(cfg: DictConfig, settings: Settings) -> None:
     """Rank the base's blocks by what they know of emotion and speaker: the analysis that strategies choose from, for every group.
 
     Leaves layers.json and layers.png. UserError when no group can be ranked.
     """
     assembly = Assembly(cfg)
     ensure(*assembly.needs())
-    settings: Settings = instantiate(cfg.analysis)
     seen, backbone = look(assembly, "analyze"), assembly.base.backbone
     groups = list(backbone.blocks) if settings.group is None else [settings.group]
     rankings = [shared(backbone, seen.source, replace(settings, group=group), seen.cache, cfg.seed) for group in groups]

@@ -13,7 +13,11 @@ from ttsadapt.errors import ConfigError
 from ttsadapt.where.base import Where
 from ttsadapt.where.ranked import HighestLowest
 
-PLACES = {"where": "where@strategy.lora.where", "data/roles": "data/roles@data"}
+PLACES = {
+    "where": "where@strategy.lora.where",
+    "data/roles": "data/roles@data",
+    "condition": "condition@data.conditions.target",
+}
 """of groups that lie inside of others"""
 COMMANDS = {"analysis": "analyze", "bench": "bench"}
 GROUPS = sorted(

@@ -7,13 +7,15 @@ from itertools import combinations
 from typing import Any, Self
 
 import numpy as np
+from omegaconf import DictConfig
 
+from ttsadapt.analysis.base import Analysis
 from ttsadapt.errors import UserError
 
 
 @dataclass(frozen=True)
-class Settings:
-    """How the probes are made and trained."""
+class Settings(Analysis):
+    """How the probes are made and trained; as an analysis of its own it ranks every group of blocks."""
 
     group: str | None = None
     """of blocks; None: the backbone's default, the last that it names"""
@@ -50,6 +52,11 @@ class Settings:
         for name in ("utterances", "epochs", "batch", "seeds", "pool"):
             if getattr(self, name) < 1:
                 raise UserError(f"layer analysis: {name}={getattr(self, name)}: give a number above 0")
+
+    def analyze(self, cfg: DictConfig) -> None:
+        from ttsadapt.finished import rank_blocks  # the base is needed for it, and all that this takes
+
+        rank_blocks(cfg, self)
 
 
 @dataclass

@@ -237,8 +237,7 @@ class Csm(Backbone):
 
     def most(self, symbols: int, taken: int) -> int:
         """Frames that an utterance may get: half as slow again as anything that the frontend was fitted on, within the context."""
-        slow = int(1.5 * self.frontend.pace[2] * symbols) + 2
-        return max(1, min(slow, self.frontend.max_tokens - taken))
+        return max(1, min(self.frontend.slowest(symbols), self.frontend.max_tokens - taken))
 
     def ends(self, frames: Tensor) -> Tensor:
         """(B, K) -> (B,) bool: all codes are 0; as in transformers, the last level is not looked at."""

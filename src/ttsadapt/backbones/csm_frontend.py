@@ -4,7 +4,7 @@ SesameAILabs/csm, `generator.py`: begin, [role]text, end, then the audio. What a
 voice and its manner are those of earlier turns, the context, which are heard but not learnt.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -54,6 +54,7 @@ class CsmFrontend(Frontend):
         max_tokens: int = 2048,
         depth_share: float = 0.0625,
         context: bool = True,
+        context_turns: int = 4,
         reference_seconds: float = 3.0,
         reserve_end: bool = False,
         paced_positions: bool = False,
@@ -62,7 +63,8 @@ class CsmFrontend(Frontend):
         hop: int = 256,
     ) -> None:
         """`max_tokens`: text and frames of all turns. `depth_share`: of the frames whose acoustic codes are learnt, drawn anew
-        for every batch. `context`: a recording of the voice is heard first, of about `reference_seconds`.
+        for every batch. `context`: a recording of the voice is heard first, of about `reference_seconds`. `context_turns`: of a
+        dialogue this many turns before the utterance are heard after that, fewer where they do not fit; 0: none.
 
         `reserve_end`: codes are counted from 1, so that 0 means the end and nothing else; Mimi's are counted from 0 in CSM.
         `paced_positions`: symbols and frames of a turn are numbered side by side, see `Pacing`; CSM's run from left to right. Every
@@ -70,7 +72,9 @@ class CsmFrontend(Frontend):
         `recordings`: how many the codec is fitted on. `hop`: samples of a frame, for counting only.
         """
         self.codec, self.text, self.max_tokens, self.depth_share = codec, text, max_tokens, depth_share
-        self.context, self.recordings, self.hop = context, recordings, hop
+        self.context, self.context_turns, self.recordings, self.hop = context, context_turns, recordings, hop
+        if context_turns < 0:
+            raise ConfigError(f"backbone.frontend.context_turns={context_turns}: give 0 or more")
         self.pacing = Pacing() if paced_positions else None
         self.dropped = dropped
         self.shift = int(reserve_end)
@@ -113,6 +117,7 @@ class CsmFrontend(Frontend):
             "pacing": self.pacing.state() if self.pacing else {},
             "voices": self.voices.state(),
             "shift": self.shift,
+            "heard": [self.context, self.context_turns, self.max_tokens],  # features made with other ones are other features
         }
 
     def restore(self, state: dict[str, Any]) -> None:
@@ -149,7 +154,7 @@ class CsmFrontend(Frontend):
 
     def request(self, utterance: Utterance) -> Request:
         voice = self.voices.find(utterance.speaker, utterance.emotion, utterance.id, but=utterance.id) if self.context else None
-        return Request(
+        return Dialogue(
             utterance.id,
             self.text.spoken(utterance),
             torch.zeros(0),
@@ -158,13 +163,27 @@ class CsmFrontend(Frontend):
             seed=int(digest(utterance.id, 8), 16),
             reference=voice,
             voice=utterance.speaker,
+            earlier=self.earlier(utterance),
         )
 
+    def earlier(self, utterance: Utterance) -> tuple[Turn, ...]:
+        """The last turns of the dialogue before this one, as they were recorded; who speaks now has the first role."""
+        roles = dict.fromkeys([utterance.speaker, *(turn.speaker for turn in reversed(utterance.context))])
+        role = dict(zip(roles, ROLES))
+        heard = utterance.context[-self.context_turns :] if self.context_turns else ()
+        made = [(self._reference(turn), role.get(turn.speaker, ROLES[-1])) for turn in heard]
+        return tuple(Turn(m.phones, m.codes, m.language, who) for m, who in made)
+
     def prompt(self, request: Request) -> dict[str, Tensor]:
-        """`text`, `codes`, `positions` up to the first frame of what is asked for. DataError when nothing more would fit."""
+        """`text`, `codes`, `positions` up to the first frame of what is asked for. DataError when nothing more would fit.
+
+        Of earlier turns the oldest go first where they would leave less room than the slowest speech takes.
+        """
         role = request.role if isinstance(request, Dialogue) else ROLES[0]
         asked = Turn(tuple(request.phones), torch.zeros(0, self.codec.levels, dtype=torch.long), request.language, role)
-        made = self._laid_out([*context(request), asked], request.emotion, closed=False)
+        room = self.slowest(len(request.phones))
+        turns = self.fitting([*context(request), asked], fixed(request), lambda t: self._size(t) + room)
+        made = self._laid_out(turns, request.emotion, closed=False)
         if len(made["text"]) + 2 > self.max_tokens:
             raise DataError(
                 f"{request.id}: the text and what comes before it take {len(made['text'])} of "
@@ -173,10 +192,26 @@ class CsmFrontend(Frontend):
         return made
 
     def __call__(self, utterance: Utterance) -> dict[str, Tensor]:
-        """TooLong when the utterance and its context do not fit into `max_tokens`."""
+        """TooLong when the utterance does not fit into `max_tokens`; of its dialogue the oldest turns are left out until it does."""
         request = self.request(utterance)
         last = Turn(request.phones, self._codes(utterance), request.language)
-        return self.conversation([*context(request), last], utterance.id, emotion=utterance.emotion)
+        turns = self.fitting([*context(request), last], fixed(request), self._size)
+        return self.conversation(turns, utterance.id, emotion=utterance.emotion)
+
+    def slowest(self, symbols: int) -> int:
+        """Frames that an utterance may get: half as slow again as anything that `fit` saw."""
+        return int(1.5 * self.pace[2] * symbols) + 2
+
+    def fitting(self, turns: Sequence[Turn], first: int, size: Callable[[Sequence[Turn]], int]) -> list[Turn]:
+        """The turns without the oldest ones after the `first`, until `size` of them is at most `max_tokens`; none is ever cut."""
+        kept = list(turns)
+        while len(kept) > first + 1 and size(kept) > self.max_tokens:
+            del kept[first]
+        return kept
+
+    def _size(self, turns: Sequence[Turn]) -> int:
+        """Positions that they take, the frame that ends each of them counted."""
+        return sum(len(self.text.ids(t.phones, t.role)) + len(t.codes) + 1 for t in turns)
 
     def conversation(
         self, turns: Sequence[Turn], where: str, learnt: Sequence[bool] | None = None, emotion: str | None = None
@@ -245,6 +280,11 @@ class CsmFrontend(Frontend):
         if self.dropped:  # drawn anew for every batch; the context is always heard
             alone["heard"] = (torch.rand(*labels.shape[:2], 1) >= self.dropped) | (labels[..., :1] < 0)
         return padded | alone | {"labels": labels, "mask": mask, "semantic": semantic, "acoustic": acoustic}
+
+
+def fixed(request: Request) -> int:
+    """Turns at the beginning of `context` that are no part of a dialogue."""
+    return int(request.reference is not None)
 
 
 def context(request: Request) -> list[Turn]:

@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from ttsadapt.backbones.base import Batch, Reference, Request
-from ttsadapt.backbones.csm_frontend import CsmFrontend, Turn, context
+from ttsadapt.backbones.csm_frontend import CsmFrontend, Turn, context, fixed
 from ttsadapt.backbones.frames import IGNORED, FrameCodec, right_padded, supervised_at
 from ttsadapt.backbones.frames_text import BEGIN, END, PhoneText, TokenizerText
 from ttsadapt.data.utterance import Utterance
@@ -62,7 +62,10 @@ class TokenMonologue(TokenizerText):
 
 
 class MoshiFrontend(CsmFrontend):
-    """Utterance -> `text` (S,), `codes` (S, K), what is said at each of S steps, `learnt` (S,), `frames` ()."""
+    """Utterance -> `text` (S,), `codes` (S, K), what is said at each of S steps, `learnt` (S,), `frames` ().
+
+    What was said before, a recording of the voice and the turns of a dialogue, is heard in the model's own stream, whoever spoke.
+    """
 
     text: PhoneMonologue | TokenMonologue
 
@@ -74,13 +77,14 @@ class MoshiFrontend(CsmFrontend):
         depth_share: float = 1.0,
         lead: int = 0,
         context: bool = True,
+        context_turns: int = 4,
         reference_seconds: float = 3.0,
         recordings: int = 1200,
         hop: int = 256,
     ) -> None:
         """`max_tokens`: steps of all turns. `lead`: steps that the monologue is ahead of the audio. The others as in CsmFrontend."""
         super().__init__(
-            codec, text, max_tokens, depth_share, context, reference_seconds, recordings=recordings, hop=hop
+            codec, text, max_tokens, depth_share, context, context_turns, reference_seconds, recordings=recordings, hop=hop
         )  # fmt: skip
         self.lead = lead
         self.silence = torch.zeros(0, dtype=torch.long)
@@ -128,13 +132,19 @@ class MoshiFrontend(CsmFrontend):
         return tuple(stream)
 
     def __call__(self, utterance: Utterance) -> dict[str, Tensor]:
-        """TooLong when the utterance and its context do not fit into `max_tokens`."""
-        made = self._reference(utterance)
-        return self.conversation([*context(self.request(utterance)), Turn(made.phones, made.codes)], utterance.id)
+        """TooLong when the utterance does not fit into `max_tokens`; of its dialogue the oldest turns are left out until it does."""
+        made, request = self._reference(utterance), self.request(utterance)
+        turns = self.fitting([*context(request), Turn(made.phones, made.codes)], fixed(request), self._size)
+        return self.conversation(turns, utterance.id)
+
+    def _size(self, turns: Sequence[Turn]) -> int:
+        return sum(len(t.codes) + self.lead + 1 for t in turns)
 
     def prompt(self, request: Request) -> dict[str, Tensor]:
         """`text`, `codes` of what is heard before. DataError when nothing more would fit."""
-        before = context(request)
+        room = self.lead + 2 + max(self.slowest(len(request.phones)), len(request.phones))
+        asked = Turn(request.phones, torch.zeros(0, self.codec.levels, dtype=torch.long))
+        before = self.fitting([*context(request), asked], fixed(request), lambda turns: self._size(turns[:-1]) + room)[:-1]
         made = self._laid_out(before) if before else self._empty()
         if len(made["text"]) + self.lead + 2 + len(request.phones) > self.max_tokens:
             raise DataError(

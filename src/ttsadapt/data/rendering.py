@@ -4,13 +4,14 @@ import hashlib
 import multiprocessing
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 
 import numpy as np
 from tqdm import tqdm
 
+from ttsadapt.data.conditions import Clean, Condition
 from ttsadapt.data.espeak import PAUSE, RATE, Speech, engine
 from ttsadapt.data.pcm import resample, write_wav
 from ttsadapt.data.styles import Style, in_voice, voice_quality
@@ -36,6 +37,10 @@ class Line:
     emotion: str
     style: Style
     language: str
+    condition: Condition = field(default_factory=Clean)
+    """it was recorded in"""
+    context: tuple[str, ...] = ()
+    """ids of the turns before it, oldest first; they come earlier in the script"""
 
 
 def render(lines: Sequence[Line], folder: Path, rate: int, seed: int, processes: int) -> Iterator[Utterance]:
@@ -58,7 +63,7 @@ def _render(line: Line, folder: Path, rate: int, seed: int) -> Utterance:
     style = in_voice(line.style, line.voice)
     speech = _shorten(engine().say(line.text, f"{line.language}+{line.voice}", style.prosody, own))
     audio = voice_quality(speech.pcm, RATE, style, np.random.default_rng(own))
-    audio = resample(audio, RATE, rate)
+    audio = line.condition(resample(audio, RATE, rate), rate, np.random.default_rng([own, 1]))
     path = folder / "wavs" / line.part / f"{line.id}.wav"
     write_wav(path, audio, rate)
     seconds = len(audio) / rate

@@ -92,6 +92,11 @@ _WANN = _words(
     "am großen Fluss, schon wieder"
 )
 
+_OPEN = _words(
+    "did you see, have you found, who took, where is, do you want, can you bring me, have you sold, who broke, did she keep, shall we buy"
+)
+_REPLY = ("yes,", "no,", "well,", "perhaps", "I think", "surely")
+
 
 def _pattern(*slots: Sequence[str] | str, end: str = ".") -> Say:
     """One word of each list in turn, capitalised and closed; a plain string stands for itself."""
@@ -144,6 +149,20 @@ _OTHER: tuple[Say, ...] = (
     _pattern(_YES_NO, _words("he, you, they, we"), _BASE, end="?"),
 )
 _GERMAN: tuple[Say, ...] = (_pattern(_WER, _TUT, _WAS, _WANN), _pattern(_WANN, _TUT, _WER, _WAS))
+_TURNS: tuple[Say, ...] = (_pattern(_OPEN, _OBJECT, _WHEN, end="?"), _pattern(_REPLY, _WHO, _CARRY, "it", _WHEN))
+_TERM = "{}"
+_CARRIERS: tuple[Say, ...] = (
+    _pattern(_WHO, "asked about", _TERM, _WHEN),
+    _pattern("the word", _TERM, "was written", _WHERE),
+    _pattern("please say", _TERM, "once more for", _WHO),
+    _pattern(_WHO, "read a book about", _TERM),
+    _pattern("this page explains", _TERM, "to", _WHO),
+)
+_OTHER_CARRIERS: tuple[Say, ...] = (
+    _pattern("nobody", _WHERE, "had heard of", _TERM),
+    _pattern("in the end", _TERM, "was what", _WHO, "needed"),
+    _pattern("is", _TERM, "something that", _WHO, "wanted", end="?"),
+)
 
 
 def plain(count: int, seed: int) -> list[str]:
@@ -158,6 +177,41 @@ def other(count: int, seed: int) -> list[str]:
 
 def german(count: int, seed: int) -> list[str]:
     return _draw(count, seed, _GERMAN, "german")
+
+
+_GRAMMARS = {"en": plain, "de": german}
+"""by the first part of a language's name"""
+
+
+def in_language(count: int, seed: int, language: str) -> list[str]:
+    """Different statements in a language, such as "en-us" or "de". ConfigError for one that there is no grammar of."""
+    kind = language.partition("-")[0]
+    if kind not in _GRAMMARS:
+        raise ConfigError(f"there are no sentences in {language!r}: take a language that starts with {' or '.join(_GRAMMARS)}")
+    return _GRAMMARS[kind](count, seed)
+
+
+def about(terms: Sequence[str], each: int, seed: int, others: bool = False) -> list[tuple[str, str]]:
+    """(term, sentence that holds it): `each` different sentences for every term, in turn.
+
+    `others`: of the sentences that are kept for tests, none of which is like one of the rest.
+    """
+    carriers, said = _OTHER_CARRIERS if others else _CARRIERS, []
+    for number, term in enumerate(terms):
+        moved = carriers[number % len(carriers) :] + carriers[: number % len(carriers)]
+        texts = _draw(each, seed, moved, f"{'other ' * others}about {term}", words=16)
+        said.append([(term, text.replace(_TERM, term)) for text in texts])
+    return [pair for one_of_each in zip(*said) for pair in one_of_each]
+
+
+def dialogues(count: int, turns: tuple[int, int], seed: int) -> list[list[str]]:
+    """Questions and replies in turn, as many as `turns` allows, lowest and highest; a longer list starts with the shorter one."""
+    lengths = random.Random(f"turns {seed}")
+    wanted = [lengths.randint(*turns) for _ in range(count)]
+    needed = sum(-(-n // 2) for n in wanted)
+    asked, replied = (_draw(needed, seed, (say,), f"dialogue {k}") for k, say in enumerate(_TURNS))
+    pairs = iter(zip(asked, replied))
+    return [[text for pair in (next(pairs) for _ in range(-(-n // 2))) for text in pair][:n] for n in wanted]
 
 
 def _draw(count: int, seed: int, patterns: Sequence[Say], kind: str, words: int = 12) -> list[str]:

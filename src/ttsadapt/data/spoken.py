@@ -32,7 +32,7 @@ class Spoken(Artifact):
     def __init__(self, folder: Path, backbone: Backbone, script: Sequence[Utterance], judge: Recogniser, per: float, seed: int) -> None:
         """`script`: what to say, in whose voice; `per`: phone error rate in % up to which an utterance is kept."""
         self.folder, self.backbone, self.judge, self.per, self.seed = folder, backbone, judge, per, seed
-        self.script = list(script)
+        self.script = [replace(utterance, context=()) for utterance in script]  # what came before is not kept beside it
 
     def needs(self) -> tuple[Artifact, ...]:
         return (self.judge,)

@@ -1,7 +1,7 @@
-"""Emotions of the embedded corpus: prosody for the engine, and voice quality as signal processing that keeps the timing."""
+"""Emotions and ways of speaking of the embedded corpus: prosody for the engine, and voice quality that keeps the timing."""
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from functools import lru_cache
 
@@ -48,6 +48,9 @@ class Style:
     roughness: float = 0
     """depth of a fast irregular swelling (shimmer), 0 to 1"""
 
+    whisper: float = 0
+    """share of the voice that turns into breath of the same spectrum, 0 to 1"""
+
     @property
     def prosody(self) -> Prosody:
         return Prosody(round(self.rate), round(self.pitch), round(self.range), round(self.gap))
@@ -63,6 +66,7 @@ _LIMITS = {
     "breath": (0, 1),
     "tremolo": (0, 1),
     "roughness": (0, 1),
+    "whisper": (0, 1),
 }
 
 SOURCE = {
@@ -88,16 +92,39 @@ TARGET = {
 """The target voices' own ways, which nobody can know who has only heard the source."""
 
 
-def custom(emotions: Mapping[str, Mapping[str, float]] | None) -> dict[str, Style]:
-    """Emotions as a config gives them: what an entry leaves out is the target's emotion of that name, else its neutral.
+SPEAKING = {
+    "plain": Style(),
+    "whispering": Style(rate=150, pitch=45, range=40, volume=45, gap=1, tilt=-1, whisper=0.95),
+    "newsreading": Style(rate=195, pitch=46, range=68, volume=115, tilt=1.5),
+    "slow": Style(rate=115, gap=3),
+    "fast": Style(rate=290),
+    "monotone": Style(pitch=45, range=3),
+    "melodious": Style(pitch=58, range=99),
+    "shouting": Style(rate=170, pitch=72, range=85, volume=190, gap=1, tilt=4.5, roughness=0.25),
+    "breathy": Style(rate=155, pitch=52, range=45, volume=70, tilt=-3, breath=0.35),
+    "creaking": Style(rate=150, pitch=6, range=25, volume=80, tilt=-1, roughness=0.8),
+    "trembling": Style(rate=165, pitch=62, range=35, volume=75, tremolo=0.7),
+    "telling": Style(rate=140, pitch=52, range=85, volume=100, gap=4, tilt=-0.5),
+}
+"""Ways of speaking that are no emotions, for `target_emotions` to name."""
 
-    None gives the target's own table. Raises ConfigError for an unknown setting or a value out of its limits.
+
+def custom(wanted: Mapping[str, Mapping[str, float]] | Sequence[str] | None) -> dict[str, Style]:
+    """Emotions and ways of speaking as a config gives them: names alone, or names with settings.
+
+    What an entry leaves out is the target's emotion, or the way of speaking, of that name; of another name the target's neutral. None gives
+    the target's own table. Raises ConfigError for a bare name that nobody knows, an unknown setting or a value out of its limits.
     """
-    if emotions is None:
+    if wanted is None:
         return dict(TARGET)
-    if not emotions:
+    if not wanted:
         raise ConfigError("target_emotions is empty: name at least one emotion, or give null for the seven of the target")
-    return {name: _custom(name, dict(settings or {})) for name, settings in emotions.items()}
+    if isinstance(wanted, Mapping):
+        return {name: _custom(name, dict(settings or {})) for name, settings in wanted.items()}
+    for name in wanted:
+        if name not in TARGET | SPEAKING:
+            raise ConfigError(f"target_emotions: {name!r} is not known by name, take of {', '.join(TARGET | SPEAKING)}")
+    return {name: _custom(name, {}) for name in wanted}
 
 
 def _custom(name: str, settings: dict[str, float]) -> Style:
@@ -107,7 +134,7 @@ def _custom(name: str, settings: dict[str, float]) -> Style:
         low, high = _LIMITS[key]
         if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
             raise ConfigError(f"target_emotions.{name}.{key}: {value!r} is not a number from {low} to {high}")
-    return replace(TARGET.get(name, TARGET["neutral"]), **settings)
+    return replace((SPEAKING | TARGET).get(name, TARGET["neutral"]), **settings)
 
 
 def in_voice(style: Style, voice: str) -> Style:
@@ -133,6 +160,8 @@ def voice_quality(pcm: NDArray[np.int16], rate: int, style: Style, generator: np
     audio: Audio = pcm.astype(np.float32) / np.float32(32768)
     if style.tilt:
         audio = _shape(audio, _tilt(_padded(len(audio), rate), rate, round(style.tilt, 3)))
+    if style.whisper:
+        audio = (1 - np.float32(style.whisper)) * audio + np.float32(style.whisper) * _whispered(audio, rate, generator)
     envelope = uniform_filter1d(np.abs(audio), rate // 100, mode="constant")  # mean magnitude over 10 ms
     if style.breath:
         noise = generator.standard_normal(len(audio), dtype=np.float32)
@@ -168,6 +197,21 @@ def _tilt(size: int, rate: int, slope: float) -> Audio:
 def _airy(size: int, rate: int) -> Audio:
     """High pass at 1.5 kHz, 24 dB per octave."""
     return (1 / (1 + (1500 / np.maximum(np.fft.rfftfreq(size, 1 / rate), 1)) ** 4)).astype(np.float32)
+
+
+def _whispered(audio: Audio, rate: int, generator: np.random.Generator) -> Audio:
+    """(samples,) noise with the spectrum of each 8 ms: frames too short to tell the harmonics of a voice apart, phases drawn anew."""
+    size = 2 * (rate // 250)
+    hop, window = size // 2, np.sin(np.pi * (np.arange(size) + 0.5) / size).astype(np.float32)  # its square adds up to 1
+    padded = np.pad(audio, (hop, size + hop))
+    starts = np.arange(0, len(padded) - size + 1, hop)
+    spectra = rfft(padded[starts[:, None] + np.arange(size)] * window)
+    turned = np.exp(2j * np.pi * generator.random(spectra.shape, dtype=np.float32)).astype(np.complex64)
+    frames = irfft(np.abs(spectra) * turned, size) * window
+    heard = np.zeros(len(padded), np.float32)
+    for frame, start in zip(frames, starts):
+        heard[start : start + size] += frame
+    return heard[hop : hop + len(audio)]
 
 
 def _slow(samples: int, rate: int, depth: float, generator: np.random.Generator) -> Audio:

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from ttsadapt.reports.clips import Clip, Listening
 from ttsadapt.reports.compare import Preservation, Table, main_table, ordered, reading
+from ttsadapt.reports.diversity import FIGURES, Diversity
 from ttsadapt.reports.numbers import count, fixed, percent, seconds
 from ttsadapt.reports.plots import svg
 from ttsadapt.reports.provenance import date, what_ran
@@ -24,6 +25,7 @@ from ttsadapt.reports.tables import NOTE, ROLES
 ALT = {
     "tradeoff": "Scatter of gain on target over forgetting on source, one panel a metric; its figures are in the table above.",
     "losses": "Loss terms over steps, one panel a term, one line a run.",
+    "diversity": "Scatter of gain on target over figures of the training data, a point a run; its correlations are in the table below.",
     "blocks": "Weight of every block in the emotion probe and in the speaker probe.",
 }
 FEW_COLUMNS = 14
@@ -37,6 +39,7 @@ def render(
     heard: Sequence[Listening],
     figures: Mapping[str, Figure],
     sequences: Sequences,
+    diversity: Diversity,
 ) -> str:
     environment = Environment(
         loader=PackageLoader("ttsadapt.reports", "templates"),
@@ -59,6 +62,8 @@ def render(
         drift=[s for s in systems.study.sets if any(x.drift(s) is not None for x in systems)],
         preservation=preservation,
         sequences=sequences,
+        diversity=diversity,
+        axes=FIGURES,
         figures={name: Markup(svg(figure, name, ALT[name])) for name, figure in figures.items()},
         probes=probes(systems),
         heard=heard,

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ttsadapt.files import write_text
-from ttsadapt.reports import plots, tables
+from ttsadapt.reports import diversity, plots, tables
 from ttsadapt.reports.clips import listening
 from ttsadapt.reports.compare import change_table, preservation_table
 from ttsadapt.reports.page import render
@@ -18,13 +18,18 @@ def write_report(study_folder: Path) -> Path:
     systems = Systems(read_study(study_folder))
     changes, preservation = change_table(systems), preservation_table(systems)
     heard, stages = listening(systems), sequences(systems)
-    figures = plots.draw(systems, changes)
+    figures, data = plots.draw(systems, changes), diversity.diversity(systems)
+    if (scatter := diversity.drawn(data)) is not None:
+        figures["diversity"] = scatter
     write_text(study_folder / "table.csv", tables.to_csv(systems))
     write_text(study_folder / "table.tex", tables.to_latex(systems))
-    write_text(study_folder / "report.md", tables.to_markdown(systems, preservation, facts(systems.study)) + to_markdown(stages))
+    write_text(
+        study_folder / "report.md",
+        tables.to_markdown(systems, preservation, facts(systems.study)) + to_markdown(stages) + diversity.to_markdown(data),
+    )
     pictures = figures | ({"mel_pairs": plots.mel_pairs(heard)} if heard else {})
     for name, figure in pictures.items():
         plots.save_png(figure, study_folder / "plots" / f"{name}.png")
     page = study_folder / "report.html"
-    write_text(page, render(systems, changes, preservation, heard, figures, stages))
+    write_text(page, render(systems, changes, preservation, heard, figures, stages, data))
     return page

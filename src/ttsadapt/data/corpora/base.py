@@ -3,8 +3,8 @@
 from abc import ABC, abstractmethod
 from pathlib import Path
 
-SETS = ("source", "target", "ood", "unseen")
-"""what must not be forgotten; what is learnt; other texts and languages; source voices that are held out entirely"""
+SETS = ("source", "target", "ood", "unseen", "terms")
+"""what must not be forgotten; what is learnt; other texts and languages; source voices that are held out entirely; rare words"""
 SPLITS = ("train", "valid", "test")
 
 

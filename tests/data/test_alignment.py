@@ -13,7 +13,7 @@ sys.path.append(str(Path(__file__).parents[1] / "metrics"))
 from sounds import phones_at, said, voice
 
 from ttsadapt.data import manifest
-from ttsadapt.data.alignment.base import Unaligned
+from ttsadapt.data.alignment.base import Aligner, Unaligned
 from ttsadapt.data.alignment.ctc import Acoustic, CTCAligner
 from ttsadapt.data.alignment.hub import HubCTC
 from ttsadapt.data.alignment.placing import Levels, borders, spans, tiled
@@ -23,6 +23,7 @@ from ttsadapt.data.alignment.store import Store
 from ttsadapt.data.corpora.base import Corpus
 from ttsadapt.data.found import Rejected
 from ttsadapt.data.prepare import PreparedCorpus
+from ttsadapt.data.segmentation import Segments
 from ttsadapt.data.utterance import Phone, Utterance
 from ttsadapt.errors import CheckpointError, ConfigError, UserError
 from ttsadapt.metrics.judges.recogniser import Recogniser
@@ -234,7 +235,7 @@ def test_a_model_of_transformers_times_words(hub, tmp_path):
     found = aligner.aligned(samples, RATE, "Ai, ubi 7 ca!", "en")
     assert [w.text for w in found.words] == ["Ai,", "ubi 7", "ca!"] and not found.phones, "no letter of 7 is known"
     assert all(a.start < a.end <= b.start for a, b in zip(found.words, found.words[1:])) and 0 < found.confidence < 1
-    with pytest.raises(ConfigError, match="times words, not phones"):
+    with pytest.raises(ConfigError, match="times words here, not phones"):
         aligner.times(recorded(tmp_path, "aiu"))
     with pytest.raises(Unaligned, match="no letter"):
         aligner.aligned(samples, RATE, "7 x", "en")
@@ -279,6 +280,24 @@ def test_an_own_acoustic_model_is_one_class(tmp_path):
     assert [p.symbol for p in found.phones if p.symbol != "_"] == ["a", "b"] and found.confidence > 0.9
 
 
+def test_yaml_gives_every_argument_and_segments_take_an_aligner():
+    from hydra.utils import instantiate
+    from omegaconf import OmegaConf
+
+    from ttsadapt.config.base import composed
+
+    asked = [
+        "data=embedded",
+        "+data/bring/segments@pieces=chunks",
+        "data/bring/align@pieces.align=ctc",
+        "pieces.align.acoustic.corpus.seed=7",
+    ]
+    cfg = composed(*asked)
+    cutter = instantiate(cfg.pieces)
+    assert isinstance(cutter, Segments) and isinstance(cutter.align, Aligner) and len(cutter.align.fingerprint()) == 12
+    assert cutter.align.acoustic.corpus.seed == 7 and OmegaConf.select(cfg, "pieces.align.acoustic.steps") == 1200
+
+
 @pytest.mark.slow
 def test_boundaries_of_the_embedded_corpus(tmp_path):
     """espeak-ng's own boundaries, on voices that were learnt from and on voices that were not."""
@@ -295,7 +314,7 @@ def test_boundaries_of_the_embedded_corpus(tmp_path):
             assert isinstance(timed, Utterance)
             true = [p.symbol for p in utterance.phones if p.symbol != "_"]
             if true == [p.symbol for p in timed.phones if p.symbol != "_"]:  # a few words are said otherwise at other rates
-                errors += boundary_errors([p._replace(symbol=p.symbol.lstrip("ˈ")) for p in timed.phones], [p for p in utterance.phones])
+                errors += boundary_errors([p._replace(symbol=p.symbol.lstrip("ˈ")) for p in timed.phones], utterance.phones)
         middle, high = np.median(errors), np.percentile(errors, 90)
         print(f"{name}: boundary error median {middle:.1f} ms, 90th percentile {high:.1f} ms, {len(errors)} boundaries")
         assert middle < most[0] and high < most[1]

@@ -30,6 +30,10 @@ class Found:
     """seconds into its file; None: the file's end"""
     words: tuple[Word, ...] = ()
     """when each word of the text is said, where the corpus or the user has told"""
+    group: str = ""
+    """of recordings that must not be in two splits, such as the pieces of a long one; "" for none"""
+    channel: int | None = None
+    """of its file; None: the mean of all"""
 
     @property
     def part(self) -> str:

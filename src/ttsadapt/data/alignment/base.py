@@ -60,10 +60,10 @@ class Aligner(ABC):
         """What must exist before `open`."""
         return ()
 
-    def open(self) -> None:  # noqa: B027
+    def open(self) -> None:
         """Load what is needed; called once, when what `needs` names is there."""
 
-    def fit(self, utterances: Sequence[Utterance]) -> None:  # noqa: B027
+    def fit(self, utterances: Sequence[Utterance]) -> None:
         """For aligners that learn from what they are to align: all of it, brought in, before the first of `times`."""
 
     @abstractmethod
@@ -82,9 +82,7 @@ class Aligner(ABC):
         except Unaligned as error:
             return Rejected(str(utterance.audio), "alignment", str(error))
         if not found.phones:
-            raise ConfigError(
-                f"data.bring.align: {type(self).__name__} with this spelling times words, not phones: take hub_phones, or ctc"
-            )
+            raise ConfigError(f"data.bring.align: {type(self).__name__} times words here, not phones: take hub_phones, or ctc")
         return replace(utterance, phones=found.phones)
 
     def aligned(self, samples: Tensor, rate: int, text: str, language: str) -> Alignment:

@@ -1,6 +1,5 @@
 """Any CTC model of transformers (wav2vec 2.0, HuBERT, WavLM ...) as an acoustic model, of characters or of phones."""
 
-import hashlib
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +19,7 @@ class HubCTC(Acoustic):
     """A folder that `save_pretrained` wrote, or an id on the hub. Long recordings are heard in windows that overlap."""
 
     def __init__(self, path: str, revision: str | None = None, device: str = "cpu", window: float = 30.0, context: float = 2.0) -> None:
-        """`revision`: of a model on the hub. `window` and `context` in seconds: so much is heard at once, so much of it at both ends not used."""
+        """`revision`: of a model on the hub. `window`: seconds heard at once, of which `context` at both ends are not used."""
         self.path, self.revision, self.device = str(path), revision, device
         self.window, self.context = window, context
 

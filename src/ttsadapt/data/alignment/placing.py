@@ -18,7 +18,7 @@ _FRAME, _HOP = 0.02, 0.005
 
 
 def spans(likely: Tensor, classes: Sequence[int], blank: int) -> tuple[list[tuple[int, int]], list[float]]:
-    """(T, C) log probabilities, the classes in order -> first and end output of each on the likeliest CTC path, and its mean probability."""
+    """(T, C) log probabilities, the classes in order -> outputs of each on the likeliest CTC path, its mean probability."""
     repeats = sum(a == b for a, b in pairwise(classes))
     if len(likely) < len(classes) + repeats:
         raise Unaligned(f"{len(classes)} sounds in {len(likely)} outputs of the aligner: the text is longer than what is said")

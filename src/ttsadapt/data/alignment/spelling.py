@@ -9,7 +9,7 @@ from typing import NamedTuple
 from ttsadapt.data.alignment.base import Unaligned
 from ttsadapt.data.espeak import PAUSE
 from ttsadapt.errors import UserError
-from ttsadapt.text.phones import phonemize, split_stress
+from ttsadapt.text.phones import phonemize, split_stress, unlike
 
 _ALONE = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff"
 """kana and Chinese characters: written without spaces, each counts as a word"""
@@ -18,17 +18,22 @@ _TOKEN = re.compile(rf"[{_ALONE}]|[^\s{_ALONE}]+")
 
 def words_of(text: str) -> list[str]:
     """The text cut between words; punctuation stays with the word before it (at the start: after it). Nothing else is lost."""
-    words: list[str] = []
+    return [text[a:b] for a, b in word_spans(text)]
+
+
+def word_spans(text: str) -> list[tuple[int, int]]:
+    """Where each word begins and ends in the text."""
+    spans: list[tuple[int, int]] = []
     for match in _TOKEN.finditer(text):
-        token = match.group()
-        glued = match.start() > 0 and not text[match.start() - 1].isspace()
-        if words and not any(c.isalnum() for c in token):
-            words[-1] += token if glued else f" {token}"
-        elif words and not any(c.isalnum() for c in words[-1]):
-            words[-1] += token if glued else f" {token}"
+        if spans and not (_said(match.group()) and _said(text[slice(*spans[-1])])):
+            spans[-1] = (spans[-1][0], match.end())
         else:
-            words.append(token)
-    return words
+            spans.append(match.span())
+    return spans
+
+
+def _said(token: str) -> bool:
+    return any(c.isalnum() for c in token)
 
 
 class Token(NamedTuple):
@@ -96,7 +101,7 @@ class Characters(Spelling):
 
 def _spoken(text: str, language: str) -> tuple[str, ...]:
     """Phones of a text; () where there are none."""
-    if not any(c.isalnum() for c in text):
+    if not _said(text):
         return ()
     try:
         return phonemize(text, language)
@@ -130,6 +135,4 @@ def owned(symbols: Sequence[str], alone: Sequence[Sequence[str]]) -> list[int]:
 
 
 def most_like(symbol: str, known: Collection[str]) -> str:
-    from ttsadapt.backbones.fastspeech2_frontend import unlike
-
     return min(sorted(known), key=lambda k: unlike(symbol, k))

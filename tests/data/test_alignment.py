@@ -12,10 +12,12 @@ import torch
 sys.path.append(str(Path(__file__).parents[1] / "metrics"))
 from sounds import phones_at, said, voice
 
+from ttsadapt.artifacts import ensure
 from ttsadapt.data import manifest
 from ttsadapt.data.alignment.base import Aligner, Unaligned
 from ttsadapt.data.alignment.ctc import Acoustic, CTCAligner
 from ttsadapt.data.alignment.hub import HubCTC
+from ttsadapt.data.alignment.learned import Learned
 from ttsadapt.data.alignment.placing import Levels, borders, spans, tiled
 from ttsadapt.data.alignment.recogniser import EmbeddedRecogniser
 from ttsadapt.data.alignment.spelling import Characters, Phones, Spelled, Spelling, Token, owned, words_of
@@ -60,6 +62,9 @@ class Letters(Spelling):
     """A letter, a phone."""
 
     phones = True
+
+    def symbols(self, text, language):
+        return list(text)
 
     def spell(self, text, language, vocabulary):
         words = words_of(text)
@@ -298,6 +303,39 @@ def test_yaml_gives_every_argument_and_segments_take_an_aligner():
     assert cutter.align.acoustic.corpus.seed == 7 and OmegaConf.select(cfg, "pieces.align.acoustic.steps") == 1200
 
 
+def test_an_aligner_learns_from_the_recordings_themselves(tmp_path):
+    """Nobody tells phone times, and spreading phones evenly would be further off."""
+    draw, utterances, truth, even = np.random.default_rng(0), [], {}, []
+    for k in range(12):
+        word = WORDS[k % 5]
+        word += next(c for c in "aiuaiu"[k % 3 :] if c != word[-1])
+        lengths = draw.uniform(0.12, 0.4, len(word))
+        edges = 0.1 + np.cumsum([0, *lengths])
+        pieces = [voice(110.0 + 8 * k, s, seconds=length, silence=0.0) for s, length in zip(word, lengths)]
+        quiet = np.zeros(RATE // 10, np.float32)
+        utterances.append(said(tmp_path / "wavs", f"{k}", np.concatenate([quiet, *pieces, quiet]), text=word))
+        truth[f"{k}"] = [Phone(s, a, b) for s, a, b in zip(word, edges, edges[1:])]
+        flat = np.linspace(edges[0], edges[-1], len(word) + 1)
+        even += boundary_errors([Phone(s, a, b) for s, a, b in zip(word, flat, flat[1:])], truth[f"{k}"])[1:-1]
+
+    def aligner():
+        return CTCAligner(Learned(steps=80, seconds=5.0), Letters(), str(tmp_path), least=0.0)
+
+    first = aligner()
+    with pytest.raises(ConfigError, match="take ctc or hub_words"):
+        first.aligned(torch.from_numpy(voice(100.0)), RATE, "aiua", "en")
+    before = first.settings()
+    first.fit(utterances)
+    errors = [e for u in utterances for e in boundary_errors(first.times(u).phones, truth[u.id])[1:-1]]
+    print(f"boundary error: mean {np.mean(errors):.1f} ms; evenly {np.mean(even):.1f} ms")
+    assert np.mean(errors) < 0.75 * np.mean(even) and first.settings() == before
+    again = aligner()
+    again.fit([replace(u, audio=u.audio) for u in utterances])
+    assert again.times(utterances[0]).phones == first.times(utterances[0]).phones and "_opened" not in again.__dict__, "from the store"
+    again.fit(utterances[:6])
+    assert again._learnt != first._learnt and len(list((tmp_path / "alignments").glob("learned-*"))) == 1
+
+
 @pytest.mark.slow
 def test_boundaries_of_the_embedded_corpus(tmp_path):
     """espeak-ng's own boundaries, on voices that were learnt from and on voices that were not."""
@@ -318,3 +356,26 @@ def test_boundaries_of_the_embedded_corpus(tmp_path):
         middle, high = np.median(errors), np.percentile(errors, 90)
         print(f"{name}: boundary error median {middle:.1f} ms, 90th percentile {high:.1f} ms, {len(errors)} boundaries")
         assert middle < most[0] and high < most[1]
+
+
+@pytest.mark.slow
+def test_boundaries_learnt_from_one_voice_alone(tmp_path):
+    """Four minutes of one voice, no phone times, no other model: as near to espeak-ng's own boundaries as with one."""
+    from ttsadapt.data.corpora.embedded import Embedded
+
+    corpus = PreparedCorpus(Embedded(source_train=14, processes=1), tmp_path)
+    ensure(corpus)
+    utterances = corpus.utterances("target.train")
+    for count, most in ((140, (16, 45)), (30, (16, 50))):
+        aligner = CTCAligner(Learned(), Phones(), str(tmp_path), least=0.25)
+        aligner.fit([replace(u, phones=()) for u in utterances[:count]])
+        errors: list[float] = []
+        for utterance in utterances[:count]:
+            timed = aligner.times(utterance)
+            true = [p.symbol for p in utterance.phones if p.symbol != "_"]
+            if isinstance(timed, Utterance) and true == [p.symbol for p in timed.phones if p.symbol != "_"]:
+                errors += boundary_errors([p._replace(symbol=p.symbol.lstrip("ˈ")) for p in timed.phones], utterance.phones)
+        middle, high = np.median(errors), np.percentile(errors, 90)
+        seconds = sum(u.duration for u in utterances[:count])
+        print(f"{seconds:.0f} s of speech: boundary error median {middle:.1f} ms, 90th percentile {high:.1f} ms, {len(errors)} boundaries")
+        assert len(errors) > 20 * count and middle < most[0] and high < most[1]

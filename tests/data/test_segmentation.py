@@ -176,9 +176,9 @@ def test_another_text_is_refused():
     words = [
         Word(w, i, i + 1) for i, w in enumerate(["a", "transcript", "that", "is", "only", "a", "part", "of", "what", "is", "said", "there"])
     ]
-    with pytest.raises(Unaligned, match=r"differ from the transcript in 10 places .it has 2 words"):
+    with pytest.raises(Unaligned, match=r"differ from the transcript in 10 places .of 2 words"):
         matched("a transcript", words)
-    with pytest.raises(Unaligned, match=r"differ from the transcript in 4 places .it has 4 words") as error:
+    with pytest.raises(Unaligned, match=r"differ from the transcript in 4 places .of 4 words") as error:
         matched("four words of ours", [Word(w, i, i + 1) for i, w in enumerate(("somebody", "said", "quite", "otherwise"))])
     assert "\n" not in str(error.value)
 

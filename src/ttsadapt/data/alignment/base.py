@@ -51,6 +51,7 @@ class Aligner(ABC):
             raise ConfigError(f"least is {least}: give 0 (keep everything) to 1")
         self.cache, self.least = Path(cache_folder), least
         self._sure: list[float] = []
+        self._learnt = ""
 
     @abstractmethod
     def fingerprint(self) -> str:
@@ -69,6 +70,13 @@ class Aligner(ABC):
     @abstractmethod
     def align(self, samples: Tensor, rate: int, text: str, language: str) -> Alignment:
         """(samples,) float at `rate` Hz; `language`: espeak-ng's name. Raises Unaligned when `text` cannot be laid along them."""
+
+    def restart(self, learnt: str) -> None:
+        """After `fit`: alignments of what was learnt from otherwise (`learnt`, a hash) are not those of now."""
+        if learnt != self._learnt:
+            self._learnt = learnt
+            self.__dict__.pop("_store", None)
+            self.__dict__.pop("_opened", None)
 
     def settings(self) -> dict[str, Any]:
         """What a corpus's fingerprint hears of it."""
@@ -120,4 +128,5 @@ class Aligner(ABC):
 
     @cached_property
     def _store(self) -> Store:
-        return Store(self.cache / "alignments" / f"{type(self).__name__.lower()}-{self.fingerprint()}.sqlite")
+        name = "-".join(n for n in (type(self).__name__.lower(), self.fingerprint(), self._learnt) if n)
+        return Store(self.cache / "alignments" / f"{name}.sqlite")

@@ -1,7 +1,7 @@
 """Forced alignment by a CTC model (Graves et al. 2006): the likeliest path through what has to be said."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
@@ -12,7 +12,7 @@ from ttsadapt.data.alignment.base import Aligner, Alignment, Unaligned
 from ttsadapt.data.alignment.placing import Levels, borders, spans, tiled
 from ttsadapt.data.alignment.spelling import Spelling
 from ttsadapt.data.found import Word
-from ttsadapt.data.utterance import Phone
+from ttsadapt.data.utterance import Phone, Utterance
 from ttsadapt.files import digest
 from ttsadapt.metrics.signal import RATE, at_rate, speech
 
@@ -34,6 +34,10 @@ class Acoustic(ABC):
     def needs(self, cache: Path) -> tuple[Artifact, ...]:
         """What must exist before `open`; `cache` is the folder that runs share."""
         return ()
+
+    def fit(self, utterances: Sequence[Utterance], symbols: Sequence[Sequence[str]], cache: Path) -> str:
+        """Learn from what is to be aligned, here or when opened -> a hash of that; "" for a model that is what it is."""
+        return ""
 
     @abstractmethod
     def open(self, cache: Path) -> None:
@@ -60,6 +64,10 @@ class CTCAligner(Aligner):
 
     def needs(self) -> tuple[Artifact, ...]:
         return self.acoustic.needs(self.cache)
+
+    def fit(self, utterances: Sequence[Utterance]) -> None:
+        symbols = [self.spelling.symbols(u.text, u.language) for u in utterances]
+        self.restart(self.acoustic.fit(utterances, symbols, self.cache))
 
     def open(self) -> None:
         self.acoustic.open(self.cache)

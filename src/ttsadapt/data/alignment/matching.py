@@ -23,7 +23,7 @@ def matched(text: str, heard: Sequence[Word]) -> tuple[Word, ...]:
     said = [(_plain(w.text[a:b]), i) for i, w in enumerate(heard) for a, b in word_spans(w.text)]
     groups, differing = _groups([_plain(text[a:b]) for a, b in spans], said)
     if not groups or differing > DIFFERING * len(spans):
-        raise Unaligned(f"the words with times differ from the transcript in {differing} places (it has {len(spans)} words): correct either")
+        raise Unaligned(f"the words with times differ from the transcript in {differing} places (of {len(spans)} words): correct either")
     return tuple(
         Word(text[spans[first][0] : spans[last][1]], min(heard[i].start for i in there), max(heard[i].end for i in there))
         for first, last, there in groups

@@ -62,6 +62,10 @@ class Spelling(ABC):
     """are the tokens phones?"""
 
     @abstractmethod
+    def symbols(self, text: str, language: str) -> list[str]:
+        """What a model has to learn to hear it."""
+
+    @abstractmethod
     def spell(self, text: str, language: str, vocabulary: Collection[str]) -> Spelled:
         """Raises Unaligned when nothing of the text can be written."""
 
@@ -70,6 +74,9 @@ class Phones(Spelling):
     """espeak-ng's phones. One that the model does not know is looked for as the known one most like it."""
 
     phones = True
+
+    def symbols(self, text: str, language: str) -> list[str]:
+        return [split_stress(s)[0] for s in _spoken(text, language) if s != PAUSE]
 
     def spell(self, text: str, language: str, vocabulary: Collection[str]) -> Spelled:
         words = words_of(text)
@@ -86,6 +93,9 @@ class Characters(Spelling):
     """Letters as they are written. What the model does not know (digits, mostly) is passed over: spell numbers out for exact times."""
 
     phones = False
+
+    def symbols(self, text: str, language: str) -> list[str]:
+        return [c for c in text.lower() if c.isalpha()]
 
     def spell(self, text: str, language: str, vocabulary: Collection[str]) -> Spelled:
         words, tokens = words_of(text), []

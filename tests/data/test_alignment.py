@@ -303,6 +303,17 @@ def test_yaml_gives_every_argument_and_segments_take_an_aligner():
     assert cutter.align.acoustic.corpus.seed == 7 and OmegaConf.select(cfg, "pieces.align.acoustic.steps") == 1200
 
 
+def test_where_alignments_are_kept_is_no_part_of_a_run():
+    from ttsadapt.config.base import composed
+    from ttsadapt.config.identity import run_id
+
+    one, two, other = (
+        run_id(composed("base=null", f"+data.align={{cache_folder: {place}, least: {least}}}"))
+        for place, least in (("/a", 0), ("/b", 0), ("/a", 1))
+    )
+    assert one == two != other
+
+
 def test_an_aligner_learns_from_the_recordings_themselves(tmp_path):
     """Nobody tells phone times, and spreading phones evenly would be further off."""
     draw, utterances, truth, even = np.random.default_rng(0), [], {}, []

@@ -21,6 +21,10 @@ from ttsadapt.errors import ConfigError, DataError
 
 _SOME = 10
 """alignments after which it is said that they are poor"""
+_POOR = 1.5
+"""times `least`, that a median confidence should reach"""
+_LEAST = 0.25
+"""in its place where everything is kept"""
 
 
 class Unaligned(DataError):
@@ -116,7 +120,7 @@ class Aligner(ABC):
 
     def _tell(self, confidence: float) -> None:
         self._sure.append(confidence)
-        if len(self._sure) == _SOME and (middle := median(self._sure)) < (1 + self.least) / 2:
+        if len(self._sure) == _SOME and (middle := median(self._sure)) < _POOR * (self.least or _LEAST):
             tqdm.write(f"alignments are uncertain (median confidence {middle:.2f} of the first {_SOME}); {self.remedy}".rstrip("; "))
 
     @cached_property

@@ -1,10 +1,8 @@
 """Utterance -> phones, durations, pitch, energy, mel: what FastSpeech 2 learns from (Ren et al. 2021, section 2.3)."""
 
 import logging
-import unicodedata
 from collections import Counter
 from collections.abc import Mapping, Sequence
-from itertools import takewhile
 from typing import Any
 
 import numpy as np
@@ -21,7 +19,7 @@ from ttsadapt.codecs.mel import MelSpectrogram
 from ttsadapt.data.audio import load
 from ttsadapt.data.utterance import Phone, Utterance
 from ttsadapt.errors import DataError
-from ttsadapt.text.phones import VOWELS, phonemize, split_stress
+from ttsadapt.text.phones import phonemize, split_stress, unlike
 
 logger = logging.getLogger(__name__)
 
@@ -224,13 +222,6 @@ def real(counts: Mapping[str, Sequence[int]]) -> Batch:
         batch[f"{kind}_lengths"] = torch.tensor(list(lengths))
         batch[f"{kind}_row"], batch[f"{kind}_place"] = places(lengths)
     return batch
-
-
-def unlike(symbol: str, known: str) -> tuple[int, bool]:
-    """Sorts known symbols by how well they stand in: longest common prefix (accents apart), then vowel for vowel."""
-    a, b = unicodedata.normalize("NFD", symbol), unicodedata.normalize("NFD", known)
-    prefix = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(a, b)))
-    return -prefix, (a[:1] in VOWELS) != (b[:1] in VOWELS)
 
 
 def frame_durations(phones: Sequence[Phone], frames: int, rate: float) -> Tensor:

@@ -13,7 +13,7 @@ from torch.nn.utils.rnn import pad_sequence
 from tqdm import tqdm
 
 from ttsadapt.backbones.base import Batch, Request
-from ttsadapt.backbones.fastspeech2_frontend import FastSpeech2Frontend, frame_durations, interpolated, real, unlike
+from ttsadapt.backbones.fastspeech2_frontend import FastSpeech2Frontend, frame_durations, interpolated, real
 from ttsadapt.backbones.pitch import SCALES, moments_of, wavelets
 from ttsadapt.backbones.speakers import evenly, log_f0
 from ttsadapt.backbones.voices import Voices
@@ -21,7 +21,7 @@ from ttsadapt.data.audio import load
 from ttsadapt.data.espeak import PAUSE
 from ttsadapt.data.utterance import Phone, Utterance
 from ttsadapt.errors import DataError, TooLong
-from ttsadapt.text.phones import phonemize, split_stress
+from ttsadapt.text.phones import phonemize, split_stress, unlike
 
 logger = logging.getLogger(__name__)
 

@@ -18,7 +18,7 @@ from ttsadapt.files import content_hash, digest, read_json, write_json
 
 INFRASTRUCTURE = {"study", "paths", "logger", "resume", "report", "prefix"}
 INFRASTRUCTURE_OF_TRAINER = {"devices", "accelerator", "strategy", "compile", "gradient_checkpointing", "threads", "progress"}
-_WORKERS = {"workers", "num_workers", "processes"}
+_WORKERS = {"workers", "num_workers", "processes", "cache_folder"}
 _ONLY_TRAINING = {"optimizer", "scheduler", "trainer", "batch_frames", "remember", "prefix"}
 _OFF: Final[dict[str, Any]] = {"stages": [], "remember": ["source"], "only": {"speaker": None, "emotion": None, "language": None}}
 """what changes nothing is no part of an identity: runs made before there were stages stay known"""

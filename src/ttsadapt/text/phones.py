@@ -1,6 +1,8 @@
 """Text to phones, by the engine that also speaks the embedded corpus: the same symbols, in the same order."""
 
+import unicodedata
 from functools import lru_cache
+from itertools import takewhile
 
 from ttsadapt.data.espeak import PAUSE, engine
 from ttsadapt.errors import UserError
@@ -26,3 +28,10 @@ def split_stress(symbol: str) -> tuple[str, int]:
     """(symbol without its mark, 0 unstressed | 1 primary ˈ | 2 secondary ˌ): two small inventories instead of their product."""
     stress = _STRESS.get(symbol[:1], 0)
     return (symbol[1:], stress) if stress and len(symbol) > 1 else (symbol, 0)
+
+
+def unlike(symbol: str, known: str) -> tuple[int, bool]:
+    """Sorts known symbols by how well they stand in: longest common prefix (accents apart), then vowel for vowel."""
+    a, b = unicodedata.normalize("NFD", symbol), unicodedata.normalize("NFD", known)
+    prefix = sum(1 for _ in takewhile(lambda pair: pair[0] == pair[1], zip(a, b)))
+    return -prefix, (a[:1] in VOWELS) != (b[:1] in VOWELS)

@@ -1,12 +1,14 @@
 """Is it the right emotion. Three views of one judge."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
 from torch import Tensor
 
 from ttsadapt.data.utterance import Utterance
-from ttsadapt.metrics.judged import NAN, JudgedMetric, cosine
+from ttsadapt.metrics.base import SILENT, Unknown
+from ttsadapt.metrics.judged import JudgedMetric, cosine
 from ttsadapt.metrics.judges.emotion import EmotionEncoder
 from ttsadapt.metrics.signal import at_rate, recording
 
@@ -21,6 +23,12 @@ class _EmotionMetric(JudgedMetric[EmotionEncoder]):
         return (EmotionEncoder(corpus, cache, steps=self.steps),)
 
 
+def _unheard(heard: Mapping[str, float] | None, utterance: Utterance) -> Unknown:
+    if heard is None:
+        return SILENT
+    return Unknown(f"{utterance.emotion} is not among the judge's emotions ({', '.join(sorted(heard))})")
+
+
 class EmotionAccuracy(_EmotionMetric):
     """100 when the judge hears the emotion that was asked for, else 0. NaN for an emotion that it never learnt, and for silence."""
 
@@ -30,7 +38,7 @@ class EmotionAccuracy(_EmotionMetric):
     def score(self, audio: Tensor, rate: int, utterance: Utterance) -> float:
         heard = self.opened.probabilities(at_rate(audio, rate))
         if heard is None or utterance.emotion not in heard:
-            return NAN
+            return _unheard(heard, utterance)
         return 100.0 * (max(heard, key=heard.__getitem__) == utterance.emotion)
 
 
@@ -42,7 +50,9 @@ class EmotionProbability(_EmotionMetric):
 
     def score(self, audio: Tensor, rate: int, utterance: Utterance) -> float:
         heard = self.opened.probabilities(at_rate(audio, rate))
-        return NAN if heard is None else 100 * heard.get(utterance.emotion, NAN)
+        if heard is None or utterance.emotion not in heard:
+            return _unheard(heard, utterance)
+        return 100 * heard[utterance.emotion]
 
 
 class EmotionSimilarity(_EmotionMetric):

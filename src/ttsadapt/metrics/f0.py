@@ -6,10 +6,12 @@ import numpy as np
 from torch import Tensor
 
 from ttsadapt.data.utterance import Utterance
+from ttsadapt.metrics.base import Unknown
 from ttsadapt.metrics.parallel import ParallelMetric
 
 _FEWEST = 10
 """pairs of voiced frames below which nothing is said"""
+UNVOICED = Unknown(f"fewer than {_FEWEST} frames are voiced in both, or their pitch does not move")
 
 
 class F0Error(ParallelMetric):
@@ -22,7 +24,7 @@ class F0Error(ParallelMetric):
 
     def score(self, audio: Tensor, rate: int, utterance: Utterance) -> float:
         cents = self.comparison(audio, rate, utterance).cents()
-        return float(np.sqrt(np.square(cents).mean())) if len(cents) >= _FEWEST else float("nan")
+        return float(np.sqrt(np.square(cents).mean())) if len(cents) >= _FEWEST else UNVOICED
 
 
 class F0Correlation(ParallelMetric):
@@ -37,5 +39,5 @@ class F0Correlation(ParallelMetric):
         pairs = self.comparison(audio, rate, utterance)
         wanted, got = (np.log(f0[pairs.voiced]) for f0 in (pairs.wanted, pairs.got))
         if len(got) < _FEWEST or min(wanted.std(), got.std()) < 1e-6:
-            return float("nan")
+            return UNVOICED
         return 100 * float(np.corrcoef(wanted, got)[0, 1])

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from ttsadapt.data.utterance import Utterance
 from ttsadapt.metrics import world
-from ttsadapt.metrics.base import UtteranceMetric
+from ttsadapt.metrics.base import Unknown, UtteranceMetric
 from ttsadapt.metrics.signal import at_rate, trimmed
 
 _FEWEST = 10
@@ -33,4 +33,4 @@ class F0Variation(UtteranceMetric):
     def score(self, audio: Tensor, rate: int, utterance: Utterance) -> float:
         f0 = world.of_samples(trimmed(at_rate(audio, rate)).numpy().tobytes()).f0
         voiced = f0[f0 > 0]
-        return float((12 * np.log2(voiced)).std()) if len(voiced) >= _FEWEST else float("nan")
+        return float((12 * np.log2(voiced)).std()) if len(voiced) >= _FEWEST else Unknown(f"fewer than {_FEWEST} voiced frames")

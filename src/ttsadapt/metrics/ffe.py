@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ttsadapt.data.utterance import Utterance
-from ttsadapt.metrics.base import UtteranceMetric
+from ttsadapt.metrics.base import SILENT, UtteranceMetric
 from ttsadapt.metrics.signal import RATE, at_rate, recording
 
 Array = NDArray[np.float64]
@@ -46,7 +46,7 @@ class F0FrameError(UtteranceMetric):
         wanted, got = _trimmed_recording(utterance.audio), _trimmed(at_rate(audio, rate))
         size = max(len(wanted), len(got))
         if size <= _WINDOW:
-            return float("nan")
+            return SILENT
         return 100 * frame_error(*(yin(np.pad(clip, (0, size - len(clip)))) for clip in (wanted, got)))
 
 

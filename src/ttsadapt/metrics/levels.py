@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ttsadapt.data.utterance import Utterance
-from ttsadapt.metrics.base import UtteranceMetric
+from ttsadapt.metrics.base import SILENT, UtteranceMetric
 from ttsadapt.metrics.signal import RATE, at_rate, trimmed
 
 FRAME, HOP = 0.025, 0.010
@@ -52,6 +52,6 @@ class EnergyRange(UtteranceMetric):
         level = levels(trimmed(at_rate(audio, rate)))
         said = level[level > np.percentile(level, 95) - self.drop] if len(level) else level
         if not len(said) or said.max() <= 10 * np.log10(_SILENCE) + 1:
-            return float("nan")
+            return SILENT
         low, high = np.percentile(said, [5, 95])
         return float(high - low)

@@ -6,6 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from ttsadapt.data.utterance import Utterance
+from ttsadapt.metrics.base import SILENT
 from ttsadapt.metrics.parallel import ParallelMetric
 
 _DECIBEL = 10 * sqrt(2) / log(10)
@@ -24,4 +25,4 @@ class MelCepstralDistortion(ParallelMetric):
 
     def score(self, audio: Tensor, rate: int, utterance: Utterance) -> float:
         distance = self.comparison(audio, rate, utterance).distance
-        return float(_DECIBEL * distance.mean()) if len(distance) else float("nan")
+        return float(_DECIBEL * distance.mean()) if len(distance) else SILENT

@@ -7,7 +7,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ttsadapt.data.utterance import Utterance
-from ttsadapt.metrics.base import UtteranceMetric
+from ttsadapt.metrics.base import SILENT, Unknown, UtteranceMetric
 from ttsadapt.metrics.levels import HOP, levels
 from ttsadapt.metrics.signal import at_rate, trimmed
 from ttsadapt.text.syllables import syllables
@@ -57,7 +57,7 @@ class PauseShare(Pausing):
 
     def score(self, audio: Tensor, rate: int, utterance: Utterance) -> float:
         lengths, whole = self.found(audio, rate)
-        return 100 * float(lengths.sum()) / whole if whole else float("nan")
+        return 100 * float(lengths.sum()) / whole if whole else SILENT
 
 
 class ArticulationRate(Pausing):
@@ -70,4 +70,6 @@ class ArticulationRate(Pausing):
     def score(self, audio: Tensor, rate: int, utterance: Utterance) -> float:
         lengths, whole = self.found(audio, rate)
         count = syllables(utterance)
-        return count / (whole - float(lengths.sum())) if whole and count else float("nan")
+        if not count:
+            return Unknown("no vowel in the text")
+        return count / (whole - float(lengths.sum())) if whole else SILENT

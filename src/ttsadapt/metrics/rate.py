@@ -6,7 +6,7 @@ from typing import ClassVar
 from torch import Tensor
 
 from ttsadapt.data.utterance import Utterance
-from ttsadapt.metrics.base import UtteranceMetric
+from ttsadapt.metrics.base import SILENT, UtteranceMetric
 from ttsadapt.metrics.signal import RATE, at_rate, recording, speech
 
 
@@ -36,6 +36,6 @@ class DurationError(UtteranceMetric):
             start, end = speech(clip)
             durations.append((end - start) / RATE)
         if min(durations) <= 0:
-            return float("nan")
+            return SILENT
         got, wanted = durations
         return 100 * abs(log(got / wanted))

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from ttsadapt.data.utterance import Utterance
 from ttsadapt.errors import ConfigError
+from ttsadapt.metrics.base import Unknown
 from ttsadapt.metrics.judged import JudgedMetric, cosine
 from ttsadapt.metrics.judges.speaker import SpeakerEncoder
 from ttsadapt.metrics.signal import at_rate, recording
@@ -37,6 +38,8 @@ class SpeakerSimilarity(JudgedMetric[SpeakerEncoder]):
     def score(self, audio: Tensor, rate: int, utterance: Utterance) -> float:
         if self.reference == "voice":
             wanted = self.opened.voice(utterance.speaker)
+            if wanted is None:
+                return Unknown(f"{utterance.speaker} is no voice of the data that the judge knows: give data=, or reference=recording")
         else:
             wanted = self.opened.embed(recording(utterance.audio))
         return cosine(self.opened.embed(at_rate(audio, rate)), wanted)

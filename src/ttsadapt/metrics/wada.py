@@ -9,7 +9,7 @@ from scipy.special import ndtr, ndtri
 from torch import Tensor
 
 from ttsadapt.data.utterance import Utterance
-from ttsadapt.metrics.base import UtteranceMetric
+from ttsadapt.metrics.base import SILENT, UtteranceMetric
 from ttsadapt.metrics.signal import at_rate, trimmed
 
 Array = NDArray[np.float64]
@@ -50,7 +50,7 @@ def wada_snr(samples: NDArray[np.float32]) -> float:
     x = np.abs(samples.astype(np.float64))
     x = x[x > 0]
     if len(x) == 0:
-        return float("nan")
+        return SILENT
     return float(np.interp(np.log(x.mean()) - np.log(x).mean(), curve(), DECIBELS))
 
 

@@ -212,7 +212,8 @@ def _mean(scores: Mapping[str, Row]) -> dict[str, Any]:
     hits = listed[0]["unit"] == "%" and listed[0]["better"] == "higher"  # an accuracy: each clip is right or wrong
     values, weights, texts = ([r[column] for r in listed] for column in ("value", "weight", "text"))
     found = interval(values, weights=weights, groups=texts, share=hits)
-    about = {key: listed[0][key] for key in ("unit", "better", "model", "version")}
+    shown = next((r for r in listed if math.isfinite(r["value"])), listed[0])
+    about = {key: shown[key] for key in ("unit", "better", "model", "version")}
     return _plain(found) | about | _over_seeds(listed) | _unknown(listed)
 
 

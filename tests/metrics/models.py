@@ -35,14 +35,12 @@ def ctc(folder: Path) -> Path:
 def whisper(folder: Path) -> Path:
     """Of one layer, with a tokeniser of single bytes."""
     from transformers import WhisperConfig, WhisperFeatureExtractor, WhisperForConditionalGeneration, WhisperTokenizer
-    from transformers.models.gpt2.tokenization_gpt2 import bytes_to_unicode
+    from transformers.convert_slow_tokenizer import bytes_to_unicode
 
     folder.mkdir(parents=True)
     pieces = sorted(bytes_to_unicode().values())
     special = ["<|endoftext|>", "<|startoftranscript|>", "<|en|>", "<|transcribe|>", "<|notimestamps|>"]
-    (folder / "vocab.json").write_text(json.dumps({c: i for i, c in enumerate(pieces)}))
-    (folder / "merges.txt").write_text("#version: 0.2\n")
-    tokenizer = WhisperTokenizer(str(folder / "vocab.json"), str(folder / "merges.txt"), unk_token="<|endoftext|>")
+    tokenizer = WhisperTokenizer(vocab={c: i for i, c in enumerate([*pieces, special[0]])}, merges=[])
     tokenizer.add_special_tokens({"additional_special_tokens": special})
     end, start = (tokenizer.convert_tokens_to_ids(t) for t in special[:2])
     torch.manual_seed(0)

@@ -25,6 +25,7 @@ class DnsMos(UtteranceMetric):
 
     name: ClassVar[str] = "dnsmos"
     unit: ClassVar[str] = "MOS"
+    bounds: ClassVar[tuple[float, float]] = (0, 5)
     better: ClassVar[str] = "higher"
     higher_is_better = True
 

@@ -1,5 +1,6 @@
 """Is it as long as it should be: its length over the length that the text ought to take."""
 
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -24,6 +25,7 @@ class DurationRatio(UtteranceMetric):
 
     name: ClassVar[str] = "duration_ratio"
     unit: ClassVar[str] = "ratio"
+    steady: ClassVar[Mapping[str, float]] = {"gain": 0.01, "silence": 1e-6, "shift": 0.02}
     better: ClassVar[str] = "near reference"
     bounds: ClassVar[tuple[float, float]] = (0, float("inf"))
 

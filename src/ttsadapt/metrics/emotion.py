@@ -34,6 +34,8 @@ class EmotionAccuracy(_EmotionMetric):
 
     name: ClassVar[str] = "emotion"
     unit: ClassVar[str] = "%"
+    bounds: ClassVar[tuple[float, float]] = (0, 100)
+    steady: ClassVar[Mapping[str, float]] = {"silence": 1e-4}
 
     def score(self, audio: Tensor, rate: int, utterance: Utterance) -> float:
         heard = self.opened.probabilities(at_rate(audio, rate))
@@ -47,6 +49,8 @@ class EmotionProbability(_EmotionMetric):
 
     name: ClassVar[str] = "emotion_probability"
     unit: ClassVar[str] = "%"
+    bounds: ClassVar[tuple[float, float]] = (0, 100)
+    steady: ClassVar[Mapping[str, float]] = {"silence": 1e-4}
 
     def score(self, audio: Tensor, rate: int, utterance: Utterance) -> float:
         heard = self.opened.probabilities(at_rate(audio, rate))
@@ -64,6 +68,8 @@ class EmotionSimilarity(_EmotionMetric):
     name: ClassVar[str] = "emotion_similarity"
     compares = True
     unit: ClassVar[str] = "cos x 100"
+    bounds: ClassVar[tuple[float, float]] = (-100, 100)
+    steady: ClassVar[Mapping[str, float]] = {"gain": 2.0, "silence": 1e-4, "shift": 1.0}
 
     def score(self, audio: Tensor, rate: int, utterance: Utterance) -> float:
         return cosine(self.opened.embed(at_rate(audio, rate)), self.opened.embed(recording(utterance.audio)))

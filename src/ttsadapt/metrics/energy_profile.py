@@ -1,5 +1,6 @@
 """Is loudness put where the recording puts it: correlation of level contours along the DTW path."""
 
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar
@@ -24,6 +25,7 @@ class EnergyProfile(ParallelMetric):
 
     name: ClassVar[str] = "energy_profile"
     unit: ClassVar[str] = "r x 100"
+    steady: ClassVar[Mapping[str, float]] = {"gain": 0.1, "silence": 1e-6, "shift": 6.0}
     better: ClassVar[str] = "higher"
     higher_is_better = True
     bounds: ClassVar[tuple[float, float]] = (-100, 100)

@@ -1,5 +1,6 @@
 """How far the melody is from the recording's, on frames that are voiced in both, after alignment."""
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -19,6 +20,8 @@ class F0Error(ParallelMetric):
 
     name: ClassVar[str] = "f0"
     unit: ClassVar[str] = "cent"
+    bounds: ClassVar[tuple[float, float]] = (0, float("inf"))
+    steady: ClassVar[Mapping[str, float]] = {"gain": 10.0, "silence": 1e-6, "shift": 25.0}
     better: ClassVar[str] = "lower"
     higher_is_better = False
 
@@ -32,6 +35,8 @@ class F0Correlation(ParallelMetric):
 
     name: ClassVar[str] = "f0_correlation"
     unit: ClassVar[str] = "r x 100"
+    bounds: ClassVar[tuple[float, float]] = (-100, 100)
+    steady: ClassVar[Mapping[str, float]] = {"gain": 2.0, "silence": 1e-6, "shift": 8.0}
     better: ClassVar[str] = "higher"
     higher_is_better = True
 

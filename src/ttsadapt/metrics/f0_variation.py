@@ -1,5 +1,6 @@
 """How lively the melody is, whatever the height of the voice."""
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -20,6 +21,8 @@ class F0Variation(UtteranceMetric):
 
     name: ClassVar[str] = "f0_variation"
     unit: ClassVar[str] = "semitones"
+    bounds: ClassVar[tuple[float, float]] = (0, float("inf"))
+    steady: ClassVar[Mapping[str, float]] = {"gain": 0.01, "silence": 1e-6, "shift": 0.02}
     better: ClassVar[str] = "near reference"
 
     @property

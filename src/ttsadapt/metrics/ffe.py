@@ -1,5 +1,6 @@
 """F0 frame error (Chu & Alwan 2009) with YIN (de Cheveigné & Kawahara 2002), as HyperTTS's tables report it."""
 
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar
@@ -31,6 +32,8 @@ class F0FrameError(UtteranceMetric):
     name: ClassVar[str] = "ffe"
     compares = True
     unit: ClassVar[str] = "%"
+    bounds: ClassVar[tuple[float, float]] = (0, 100)
+    steady: ClassVar[Mapping[str, float]] = {"gain": 0.1}
     better: ClassVar[str] = "lower"
     higher_is_better = False
 

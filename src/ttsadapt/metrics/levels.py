@@ -1,5 +1,6 @@
 """Levels of an utterance from frame to frame, and how far they range."""
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -33,6 +34,8 @@ class EnergyRange(UtteranceMetric):
 
     name: ClassVar[str] = "energy_range"
     unit: ClassVar[str] = "dB"
+    bounds: ClassVar[tuple[float, float]] = (0, float("inf"))
+    steady: ClassVar[Mapping[str, float]] = {"gain": 0.05, "silence": 1e-6, "shift": 0.5}
     better: ClassVar[str] = "near reference"
 
     def __init__(self, drop: float = 40.0) -> None:

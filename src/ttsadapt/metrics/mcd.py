@@ -1,5 +1,6 @@
 """How far the timbre is from the recording's: mel-cepstral distortion (Kubichek 1993) along the DTW path."""
 
+from collections.abc import Mapping
 from math import log, sqrt
 from typing import ClassVar
 
@@ -20,6 +21,8 @@ class MelCepstralDistortion(ParallelMetric):
 
     name: ClassVar[str] = "mcd"
     unit: ClassVar[str] = "dB"
+    bounds: ClassVar[tuple[float, float]] = (0, float("inf"))
+    steady: ClassVar[Mapping[str, float]] = {"gain": 1.0, "silence": 1e-6, "shift": 1.0}
     better: ClassVar[str] = "lower"
     higher_is_better = False
 

@@ -1,5 +1,6 @@
 """Where nothing is said: pauses inside an utterance, and the rate of what lies between them (de Jong & Wempe 2009)."""
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -54,6 +55,8 @@ class PauseShare(Pausing):
 
     name: ClassVar[str] = "pauses"
     unit: ClassVar[str] = "%"
+    bounds: ClassVar[tuple[float, float]] = (0, 100)
+    steady: ClassVar[Mapping[str, float]] = {"gain": 0.1, "silence": 1e-6, "shift": 1.0}
 
     def score(self, audio: Tensor, rate: int, utterance: Utterance) -> float:
         lengths, whole = self.found(audio, rate)
@@ -66,6 +69,8 @@ class ArticulationRate(Pausing):
     name: ClassVar[str] = "articulation"
     reads = True
     unit: ClassVar[str] = "syllables/s"
+    bounds: ClassVar[tuple[float, float]] = (0, float("inf"))
+    steady: ClassVar[Mapping[str, float]] = {"gain": 0.05, "silence": 1e-6, "shift": 0.1}
 
     def score(self, audio: Tensor, rate: int, utterance: Utterance) -> float:
         lengths, whole = self.found(audio, rate)

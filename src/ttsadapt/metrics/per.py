@@ -1,5 +1,6 @@
 """Is it intelligible: phone error rate by a recogniser that was trained on the corpus's recordings."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -20,6 +21,8 @@ class PhoneErrorRate(UtteranceMetric):
     name: ClassVar[str] = "per"
     reads = True
     unit: ClassVar[str] = "%"
+    bounds: ClassVar[tuple[float, float]] = (0, float("inf"))
+    steady: ClassVar[Mapping[str, float]] = {"silence": 1e-6}
     better: ClassVar[str] = "lower"
     higher_is_better = False
 

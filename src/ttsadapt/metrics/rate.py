@@ -1,5 +1,6 @@
 """Is it spoken at the right speed."""
 
+from collections.abc import Mapping
 from math import log
 from typing import ClassVar
 
@@ -19,6 +20,8 @@ class DurationError(UtteranceMetric):
     name: ClassVar[str] = "rate"
     compares = True
     unit: ClassVar[str] = "%"
+    bounds: ClassVar[tuple[float, float]] = (0, float("inf"))
+    steady: ClassVar[Mapping[str, float]] = {"gain": 1.0, "silence": 1e-6, "shift": 2.0}
     better: ClassVar[str] = "lower"
     higher_is_better = False
 

@@ -27,6 +27,7 @@ class ReleasedEmotion(UtteranceMetric):
     """
 
     unit: ClassVar[str] = "%"
+    steady: ClassVar[Mapping[str, float]] = {"silence": 1e-4}
     better: ClassVar[str] = "higher"
     higher_is_better = True
     bounds: ClassVar[tuple[float, float]] = (0, 100)

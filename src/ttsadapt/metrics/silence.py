@@ -1,5 +1,6 @@
 """Guards for what a model puts out: how much of a clip is silence, and how much of it is cut off at full scale."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
@@ -21,6 +22,7 @@ class SilenceShare(UtteranceMetric):
 
     name: ClassVar[str] = "silence"
     unit: ClassVar[str] = "%"
+    steady: ClassVar[Mapping[str, float]] = {"gain": 1.0}
     better: ClassVar[str] = "near reference"
     bounds: ClassVar[tuple[float, float]] = (0, 100)
 

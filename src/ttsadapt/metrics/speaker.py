@@ -1,5 +1,6 @@
 """Is it the right voice."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -23,6 +24,8 @@ class SpeakerSimilarity(JudgedMetric[SpeakerEncoder]):
 
     name: ClassVar[str] = "speaker"
     unit: ClassVar[str] = "cos x 100"
+    bounds: ClassVar[tuple[float, float]] = (-100, 100)
+    steady: ClassVar[Mapping[str, float]] = {"gain": 3.0, "silence": 1e-4, "shift": 1.0}
     better: ClassVar[str] = "higher"
 
     def __init__(self, reference: Literal["voice", "recording"] = "voice", steps: int = 180) -> None:

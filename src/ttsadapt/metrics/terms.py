@@ -1,5 +1,6 @@
 """Are the words of a list said so that they are heard: pronunciation of terms, for models that are tuned to a domain."""
 
+from collections.abc import Mapping
 from functools import cached_property
 from pathlib import Path
 from typing import ClassVar
@@ -20,6 +21,7 @@ class TermAccuracy(Recognised):
 
     name: ClassVar[str] = "terms"
     unit: ClassVar[str] = "% of terms"
+    steady: ClassVar[Mapping[str, float]] = {"silence": 1e-6}
     better: ClassVar[str] = "higher"
     higher_is_better = True
     bounds: ClassVar[tuple[float, float]] = (0, 100)

@@ -1,6 +1,7 @@
 """Is it the right voice, asked of an encoder that never saw the corpus: what all such metrics have in common."""
 
 from abc import abstractmethod
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar, Literal
@@ -26,6 +27,7 @@ class VoiceSimilarity(UtteranceMetric):
     """
 
     unit: ClassVar[str] = "cos x 100"
+    steady: ClassVar[Mapping[str, float]] = {"gain": 3.0, "silence": 1e-4, "shift": 3.0}
     better: ClassVar[str] = "higher"
     higher_is_better = True
     bounds: ClassVar[tuple[float, float]] = (-100, 100)

@@ -1,6 +1,7 @@
 """Pitch and voicing frame by frame: gross pitch error (Rabiner et al. 1976), voicing decision error (Nakatani et al. 2008) and their
 sum, the F0 frame error (Chu & Alwan 2009), along the DTW path to the recording; `ttsadapt.metrics.ffe` is the unaligned one."""
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -18,6 +19,7 @@ _FEWEST = 10
 
 class _Voicing(ParallelMetric):
     unit: ClassVar[str] = "%"
+    steady: ClassVar[Mapping[str, float]] = {"gain": 2.0, "silence": 1e-6, "shift": 8.0}
     better: ClassVar[str] = "lower"
     higher_is_better = False
     bounds: ClassVar[tuple[float, float]] = (0, 100)

@@ -1,5 +1,6 @@
 """Signal-to-noise ratio from the amplitudes alone: WADA-SNR (Kim & Stern, Interspeech 2008)."""
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import ClassVar
 
@@ -30,6 +31,8 @@ class WadaSNR(UtteranceMetric):
 
     name: ClassVar[str] = "wada_snr"
     unit: ClassVar[str] = "dB"
+    bounds: ClassVar[tuple[float, float]] = (-20, 100)
+    steady: ClassVar[Mapping[str, float]] = {"gain": 3.0, "silence": 1e-6, "shift": 0.1}
     better: ClassVar[str] = "higher"
     higher_is_better = True
 

@@ -1,5 +1,6 @@
 """Is it intelligible: word and character error rates, and what the errors are."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal
 
@@ -72,6 +73,7 @@ class WordErrorRate(Recognised):
 
     name: ClassVar[str] = "wer"
     unit: ClassVar[str] = "%"
+    steady: ClassVar[Mapping[str, float]] = {"silence": 1e-6}
     better: ClassVar[str] = "lower"
     higher_is_better = False
     bounds: ClassVar[tuple[float, float]] = (0, float("inf"))

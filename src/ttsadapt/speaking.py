@@ -61,7 +61,7 @@ def _timed(
         first = first or time.perf_counter() - start
         samples += len(piece)
     whole = time.perf_counter() - start
-    return first or whole, whole, samples
+    return first if first and pieces else whole, whole, samples
 
 
 def _wait(device: torch.device) -> None:

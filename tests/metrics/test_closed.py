@@ -11,9 +11,10 @@ from test_judges import WORDS, phones_at, write_corpus
 
 from ttsadapt.artifacts import ensure
 from ttsadapt.metrics.base import Unknown
-from ttsadapt.metrics.judges.lexicon import Lexicon, words_of
+from ttsadapt.metrics.judges.lexicon import Lexicon
 from ttsadapt.metrics.judges.recogniser import Recogniser
 from ttsadapt.metrics.recognisers.closed import ClosedVocabulary
+from ttsadapt.metrics.recognisers.normaliser import words_of
 from ttsadapt.metrics.recognisers.tokens import Entry, heard
 from ttsadapt.metrics.signal import RATE
 from ttsadapt.metrics.terms import TermAccuracy

@@ -4,6 +4,7 @@ A new metric is found by itself; judges are trained for a few steps, released mo
 """
 
 import math
+import sys
 from functools import lru_cache
 from pathlib import Path
 
@@ -47,7 +48,7 @@ def overrides(name: str, place: Path) -> list[str]:
             RELEASED[name](folder)
         key = "recogniser.path" if RELEASED[name] is models.ctc else "path"
         found.append(f"metric.{name}.{key}={folder}")
-    return [*found, *(["metric.terms.words=[two]"] if name == "terms" else [])]
+    return [*found, *(["metric.terms.words=[low]"] if name == "terms" else [])]
 
 
 @lru_cache(maxsize=64)
@@ -63,11 +64,14 @@ def metrics(name: str, place: Path):
     for metric in found.values():
         ensure(*metric.needs(place / "corpus", place / "cache"))
         metric.open(place / "corpus", place / "cache")
+    for module in list(sys.modules.values()):  # hypothesis asks every module for its file, and speechbrain's lazy ones then fail to load
+        if "LazyModule" in (kind.__name__ for kind in type(module).__mro__):
+            vars(module).setdefault("__file__", None)
     return found
 
 
 def utterance(place: Path):
-    about = {"text": "one two three", "speaker": "low", "emotion": "neutral", "phones": phones_at("aiu")}
+    about = {"text": "how low the old sailor sat", "speaker": "low", "emotion": "neutral", "phones": phones_at("aiu")}
     path = place / "recorded"
     if not (path / "said.wav").is_file():
         said(path, "said", voice(110.0, "aiua"), **about)
@@ -128,19 +132,20 @@ CHANGES = {
 
 @pytest.mark.parametrize("name", EACH)
 def test_what_must_not_move_a_metric(name, place):
-    about = utterance(place)
     for kind, change in CHANGES.items():
-        steady = {key: m for key, m in metrics(name, place).items() if kind in m.steady}
-        if not steady:
-            continue
-        plain = {key: m.score(clip(), RATE, about) for key, m in steady.items()}
+        unmoved(kind, change, {key: m for key, m in metrics(name, place).items() if kind in m.steady}, utterance(place))
 
-        @SEEN
-        @given(change)
-        def holds(changed, steady=steady, plain=plain, kind=kind):
-            for key, metric in steady.items():
-                found = metric.score(clip(**changed), RATE, about)
-                assert math.isfinite(plain[key]), f"{key} has no value on a clip like any other"
-                assert abs(found - plain[key]) <= metric.steady[kind], f"{key} under {changed}: {plain[key]} became {found}"
 
+def unmoved(kind, change, steady, about):
+    plain = {key: m.score(clip(), RATE, about) for key, m in steady.items()}
+
+    @SEEN
+    @given(change)
+    def holds(changed):
+        for key, metric in steady.items():
+            found = metric.score(clip(**changed), RATE, about)
+            assert math.isfinite(plain[key]), f"{key} has no value on a clip like any other"
+            assert abs(found - plain[key]) <= metric.steady[kind], f"{key} under {changed}: {plain[key]} became {found}"
+
+    if steady:
         holds()

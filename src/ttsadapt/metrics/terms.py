@@ -11,7 +11,7 @@ from ttsadapt.data.utterance import Utterance
 from ttsadapt.errors import ConfigError, DataError
 from ttsadapt.metrics.base import Unknown
 from ttsadapt.metrics.recognisers.base import Recogniser
-from ttsadapt.metrics.recognisers.normaliser import normalised
+from ttsadapt.metrics.recognisers.normaliser import words_of
 from ttsadapt.metrics.signal import at_rate
 from ttsadapt.metrics.wer import Recognised
 
@@ -51,9 +51,8 @@ class TermAccuracy(Recognised):
 
     def of(self, utterance: Utterance) -> list[str]:
         """The listed terms that its text has."""
-        text = f" {normalised(utterance.text, utterance.language)} "
-        found = [term for term in self.listed if f" {normalised(term, utterance.language)} " in text]
-        return list(dict.fromkeys(found))
+        text = f" {' '.join(words_of(utterance.text))} "
+        return [term for term in dict.fromkeys(self.listed) if f" {' '.join(words_of(term))} " in text]
 
     @property
     def normaliser(self) -> str:

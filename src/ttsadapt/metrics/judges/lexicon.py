@@ -1,6 +1,5 @@
 """How the words of a corpus are said: each in isolation, and as it was said inside the sentences of the train splits."""
 
-import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property
@@ -16,17 +15,13 @@ from ttsadapt.data.utterance import Utterance
 from ttsadapt.errors import UserError
 from ttsadapt.files import digest, read_json, write_json
 from ttsadapt.metrics.judges.recogniser import Recogniser, phones_of
+from ttsadapt.metrics.recognisers.normaliser import words_of
 from ttsadapt.metrics.recognisers.tokens import Entry, heard
 from ttsadapt.text.phones import phonemize
 
 REVISION = 1
 _LEAST = 0.1
 """share of a word's occurrences from which a way to say it counts"""
-
-
-def words_of(text: str) -> list[str]:
-    """Lower-case runs of letters, digits and apostrophes."""
-    return re.findall(r"[^\W_]+(?:['’][^\W_]+)*", text.lower())
 
 
 class Lexicon(Artifact):

@@ -11,10 +11,11 @@ from torch import Tensor
 
 from ttsadapt.data.utterance import Utterance
 from ttsadapt.metrics.base import Unknown
-from ttsadapt.metrics.judges.lexicon import Lexicon, words_of
+from ttsadapt.metrics.judges.lexicon import Lexicon
 from ttsadapt.metrics.judges.recogniser import Recogniser as Phones
 from ttsadapt.metrics.judges.recogniser import phones_of
 from ttsadapt.metrics.recognisers.base import Recogniser
+from ttsadapt.metrics.recognisers.normaliser import words_of
 from ttsadapt.metrics.recognisers.tokens import heard
 from ttsadapt.metrics.signal import trimmed
 

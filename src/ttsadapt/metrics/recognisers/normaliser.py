@@ -1,5 +1,6 @@
 """Text on both sides of a word error rate made alike: Whisper's normalisers (Radford et al. 2022, appendix C), from transformers."""
 
+import re
 from functools import cache
 from typing import Any
 
@@ -8,6 +9,11 @@ import transformers
 
 def version() -> str:
     return f"whisper-normaliser transformers {transformers.__version__}"
+
+
+def words_of(text: str) -> list[str]:
+    """Lower-case runs of letters, digits and apostrophes."""
+    return re.findall(r"[^\W_]+(?:['’][^\W_]+)*", text.lower())
 
 
 def normalised(text: str, language: str) -> str:

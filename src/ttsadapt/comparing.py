@@ -20,8 +20,8 @@ def compare(cfg: DictConfig) -> None:
     if len(cfg.runs) != 2:
         raise ConfigError(f"runs={list(cfg.runs)}: give two, runs=[<study>/<run id>,<study>/<run id>]")
     folders = [find(OmegaConf.create({"run": run, "paths": cfg.paths})) for run in cfg.runs]
-    tables = [tabled(read_scores(folder / "scores.csv")) for folder in folders]
-    found = compared(*tables, cfg.set, list(cfg.metric), cfg.draws, [str(run) for run in cfg.runs])
+    first, second = (tabled(read_scores(folder / "scores.csv")) for folder in folders)
+    found = compared(first, second, cfg.set, list(cfg.metric), cfg.draws, [str(run) for run in cfg.runs])
     names = [str(read_json(folder / "summary.json").get("name", run)) for folder, run in zip(folders, cfg.runs)]
     about = {"runs": [str(f) for f in folders], "names": names, "set": cfg.set, "draws": cfg.draws}
     out = Path(cfg.to).expanduser() if cfg.to else folders[1] / "compared" / f"{folders[0].name}-{cfg.set.replace('/', '-')}.json"

@@ -34,8 +34,8 @@ def evaluate(cfg: DictConfig, asked: bool = True) -> None:
     if cfg.text is not None and not Path(cfg.wavs).expanduser().is_file():
         raise ConfigError(f"text=... is what one file says, and wavs={cfg.wavs} is none: write <name>.txt beside each recording")
     nodes = cfg.metric if asked else composed(f"metric=[{','.join(NEEDS_NOTHING)}]").metric
-    clips, references = _recordings(cfg, cfg.wavs), _recordings(cfg, cfg.references) if cfg.references else {}
-    references = _paired(cfg, clips, references)
+    clips = _recordings(cfg, cfg.wavs)
+    references = _paired(cfg, clips, _recordings(cfg, cfg.references) if cfg.references else {})
     utterances = [replace(u, audio=references[name].audio) if references else u for name, u in clips.items()]
     metrics = usable(assembled(nodes), utterances, bool(references), [u.audio for u in clips.values()], tuple(nodes))
     assembly = Assembly(cfg)

@@ -254,7 +254,7 @@ class References(Artifact):
         """`codec_key` names what `resynthesize` ((samples,) at `sample_rate` -> the same) does."""
         self.sets, self.metrics, self.corpus_folder, self.cache = sets, metrics, Path(corpus_folder), Path(cache)
         self.resynthesize, self.sample_rate = resynthesize, sample_rate
-        judged = {key: [m.model, m.limit, self._version(m)] for key, m in metrics.items()}
+        judged = {key: [m.model, m.limit, self._version(m)] for key, m in metrics.items() if not m.spoken_only}
         said = {name: [u.id for u in utterances] for name, utterances in sets.items()}
         self.folder = Path(cache) / "references" / digest([self.corpus_folder.name, codec_key, sample_rate, said, judged])
 

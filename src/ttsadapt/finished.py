@@ -86,6 +86,8 @@ def evaluate(cfg: DictConfig, folder: Path, asked: Sequence[str]) -> None:
     if any(o.startswith(METRIC) for o in asked):
         assembly.cfg.metric = cfg.metric
     metrics = assembled(assembly.cfg.metric)
+    if not metrics:
+        raise ConfigError(f"metric=[{','.join(assembly.cfg.metric)}]: none of them can be computed on this machine")
     ensure(*judge_needs(assembly, metrics))
     tuned = any(p.requires_grad for p in learner.parameters()) and assembly.pretrained
     untuned = Run(untuned_config(assembly.cfg), first=assembly.needs()) if tuned else None

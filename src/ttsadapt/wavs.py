@@ -29,7 +29,7 @@ def evaluate(cfg: DictConfig, asked: bool = True) -> None:
     """Score every recording of `cfg.wavs`, and those of `cfg.references`, which have the same names; leave scores and summary.
 
     Judges are those of `cfg.data`. Metrics for which something is missing are named once and left out. `asked`: whether the user chose
-    the metrics; else they are NEEDS_NOTHING, and the data are not looked at.
+    the metrics; else they are NEEDS_NOTHING. The data are not looked at unless a metric does.
     """
     if cfg.text is not None and not Path(cfg.wavs).expanduser().is_file():
         raise ConfigError(f"text=... is what one file says, and wavs={cfg.wavs} is none: write <name>.txt beside each recording")
@@ -39,7 +39,7 @@ def evaluate(cfg: DictConfig, asked: bool = True) -> None:
     utterances = [replace(u, audio=references[name].audio) if references else u for name, u in clips.items()]
     metrics = usable(assembled(nodes), utterances, bool(references), [u.audio for u in clips.values()], tuple(nodes))
     assembly = Assembly(cfg)
-    if asked:
+    if any(m.looks or m.needs(assembly.corpus.folder, assembly.cache) for m in metrics.values()):
         ensure(*assembly.corpora)
     sets = {"wavs": clips} | ({"recordings/wavs": references} if references else {})
     rows = []

@@ -44,6 +44,8 @@ class UtteranceMetric(Metric, ABC):
     """the text, or its phones"""
     limit: int | None = None
     """score only this many utterances of a set, evenly spaced over it; None: all"""
+    looks: bool = False
+    """at recordings of the data, without a judge that was trained on them"""
     spoken_only: bool = False
     """about how a model spoke: recordings have no such value"""
     timed: bool = False

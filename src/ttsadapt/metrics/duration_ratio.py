@@ -35,7 +35,8 @@ class DurationRatio(UtteranceMetric):
         if expected not in ("recording", "rate"):
             raise ConfigError(f"metric.duration_ratio.expected={expected}: choose recording or rate")
         self.expected, self.recordings, self.corpus = expected, recordings, Path()
-        self.compares, self.reads = expected == "recording", expected == "rate"
+        self.compares = expected == "recording"
+        self.reads = self.looks = expected == "rate"
 
     @property
     def model(self) -> str:

@@ -38,7 +38,7 @@ class VoiceSimilarity(UtteranceMetric):
         if reference not in ("voice", "recording"):
             raise ConfigError(f"metric.{self.name}.reference={reference}: choose voice or recording")
         self.reference, self.recordings, self.corpus = reference, recordings, Path()
-        self.compares = reference == "recording"
+        self.compares, self.looks = reference == "recording", reference == "voice"
         self._voices: dict[str, Tensor | None] = {}
 
     @abstractmethod

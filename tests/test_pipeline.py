@@ -16,6 +16,7 @@ import torch
 from ttsadapt.config.identity import run_folder, run_id
 
 COLUMNS = {"set", "utterance", "metric", "value", "unit", "better", "model", "version", "speaker", "emotion", "text", "weight"}
+COLUMNS |= {"seed", "why"}
 
 
 def start(mini, *overrides, **kw):

@@ -2,6 +2,7 @@
 
 import csv
 import math
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 import soundfile
 import torch
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torchmetrics import MetricCollection
 from tqdm import tqdm
@@ -23,11 +25,18 @@ from ttsadapt.metrics.base import UtteranceMetric
 from ttsadapt.metrics.intervals import Interval, interval, paired_interval
 from ttsadapt.metrics.signal import RATE
 from ttsadapt.metrics.subset import subset
+from ttsadapt.reproducible import reproducible
 
 Row = dict[str, Any]
 """One utterance x metric: the columns of scores.csv"""
-COLUMNS = ("set", "utterance", "metric", "value", "unit", "better", "model", "version", "speaker", "emotion", "text", "weight")
+COLUMNS = (
+    *("set", "utterance", "metric", "value", "unit", "better", "model", "version", "speaker", "emotion", "text", "weight"),
+    *("seed", "why"),
+)
+"""`utterance` is the clip's name, `seed` what it was spoken with ("" for recordings), `why` the reason where `value` is nan"""
 Metrics = Mapping[str, UtteranceMetric]
+RECORDED = ("recordings/", "resynthesis/")
+"""what the names of sets begin with that no model spoke"""
 
 
 def build(metrics: Metrics) -> MetricCollection:
@@ -43,25 +52,33 @@ def score_set(
     corpus_folder: Path,
     cache: Path,
     progress: bool = True,
+    seed: int | None = None,
+    suffix: str = "",
 ) -> list[Row]:
     """Score the clip of every utterance; `audio` is {utterance id: file}. Judges that do not exist yet are built.
 
-    A metric with a limit scores its own fixed part of the set. Raises DataError for a clip that is missing or unreadable.
+    A metric with a limit scores its own fixed part of the set. `seed` is what the clips were spoken with (None: recordings), `suffix`
+    what their names have after the utterance's id. One thread, so that sums come out the same on every machine with as many cores
+    as it likes. Raises DataError for a clip that is missing or unreadable.
     """
+    metrics = {key: metric for key, metric in metrics.items() if not (metric.spoken_only and name.startswith(RECORDED))}
     ensure(*(need for metric in metrics.values() for need in metric.needs(corpus_folder, cache)))
     chosen = {key: {u.id for u in subset(utterances, metric.limit)} for key, metric in metrics.items()}
     for metric in metrics.values():
         metric.reset()
         metric.open(corpus_folder, cache)
     rows: list[Row] = []
-    for utterance in tqdm(utterances, f"scoring {name}", unit="utt", leave=False, disable=not progress):
-        if utterance.id not in audio:
-            raise DataError(f"{name}: no clip of {utterance.id!r}: synthesise the set again")
-        clip = spoken(audio[utterance.id])
-        for key, metric in metrics.items():
-            if utterance.id in chosen[key]:
-                metric.update(clip, RATE, utterance)
-                rows.append(_row(name, key, metric, utterance))
+    with reproducible(), threadpool_limits(1):
+        for utterance in tqdm(utterances, f"scoring {name}", unit="utt", leave=False, disable=not progress):
+            if utterance.id not in audio:
+                raise DataError(f"{name}: no clip of {utterance.id!r}: synthesise the set again")
+            clip = spoken(audio[utterance.id])
+            for key, metric in metrics.items():
+                if utterance.id in chosen[key]:
+                    metric.beside(audio[utterance.id])
+                    metric.update(clip, RATE, utterance)
+                    rows.append(_row(name, key, metric, utterance) | {"seed": "" if seed is None else str(seed)})
+                    rows[-1]["utterance"] += suffix
     return rows
 
 
@@ -77,7 +94,7 @@ def spoken(path: Path) -> Tensor:
 
 
 def _row(name: str, key: str, metric: UtteranceMetric, utterance: Utterance) -> Row:
-    about = {"model": metric.model, "version": metric.version, "unit": metric.unit, "better": metric.better}
+    about = {"model": metric.model, "version": metric.version, "unit": metric.unit, "better": metric.better, "why": metric.why}
     whose = {"speaker": utterance.speaker, "emotion": utterance.emotion, "text": utterance.text}
     value, weight = float(metric.values[-1]), float(metric.weights[-1])
     return {"set": name, "utterance": utterance.id, "metric": key, "value": value, "weight": weight} | about | whose
@@ -96,16 +113,52 @@ def read_scores(path: Path) -> list[Row]:
         raise DataError(f"no {path}: run `ttsadapt evaluate` for this run first")
     try:
         with open(path, newline="", encoding="utf-8") as file:
-            return [row | {"value": float(row["value"]), "weight": float(row.get("weight") or 1)} for row in csv.DictReader(file)]
+            return [_read(row) for row in csv.DictReader(file)]
     except (KeyError, TypeError, ValueError) as error:
         raise DataError(f"{path} is no table of scores ({error!r}): delete it and run `ttsadapt evaluate` again") from error
 
 
-def summarise(rows: Sequence[Row]) -> dict[str, Any]:
-    """`sets`, `gain` and `forgetting` of summary.json; unknown numbers are None. Texts are what is drawn anew."""
-    table: dict[str, dict[str, dict[str, Row]]] = {}
+def _read(row: dict[str, str]) -> Row:
+    known = {"value": float(row["value"]), "weight": float(row.get("weight") or 1)}
+    return row | known | {"seed": row.get("seed") or "", "why": row.get("why") or ""}
+
+
+def utterance_of(row: Row) -> str:
+    """The utterance's id: the clip's name without what tells its seed."""
+    return str(row["utterance"]).removesuffix(f"--s{row['seed']}") if row.get("seed") else str(row["utterance"])
+
+
+Table = dict[str, dict[str, dict[str, Row]]]
+"""Rows by set, metric and utterance id; several seeds of an utterance are one row"""
+
+
+def tabled(rows: Sequence[Row]) -> Table:
+    """Each utterance's mean over its seeds (of those that have a value), in a row that also has their number and standard deviation,
+    `seeds` and `deviation`."""
+    found: dict[str, dict[str, list[Row]]] = {}
     for row in rows:
-        table.setdefault(row["set"], {}).setdefault(row["metric"], {})[row["utterance"]] = row
+        found.setdefault(row["set"], {}).setdefault(row["metric"], []).append(row)
+    return {s: {m: by_utterance(listed) for m, listed in metrics.items()} for s, metrics in found.items()}
+
+
+def by_utterance(rows: Iterable[Row]) -> dict[str, Row]:
+    """As `tabled`, for rows of one set and one metric."""
+    found: dict[str, list[Row]] = {}
+    for row in rows:
+        found.setdefault(utterance_of(row), []).append(row)
+    return {u: _averaged(u, r) for u, r in found.items()}
+
+
+def _averaged(utterance: str, rows: Sequence[Row]) -> Row:
+    values = [r["value"] for r in rows if math.isfinite(r["value"])]
+    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
+    mean = float(np.mean(values)) if values else math.nan
+    return rows[0] | {"utterance": utterance, "value": mean, "seeds": len(rows), "deviation": deviation}
+
+
+def summarise(rows: Sequence[Row]) -> dict[str, Any]:
+    """`sets`, `gain` and `forgetting` of summary.json; unknown numbers are None. Texts are what is drawn anew, seeds are averaged."""
+    table = tabled(rows)
     sets = {name: {metric: _mean(scores) for metric, scores in metrics.items()} for name, metrics in table.items()}
     gain = {m: _plain(improvement(table, "target", m)) for m in table.get("target", {}) if m in table.get("base/target", {})}
     lost = {m: _plain(improvement(table, "source", m, sign=-1)) for m in table.get("source", {}) if m in table.get("base/source", {})}
@@ -136,7 +189,8 @@ def listed(sets: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
     def line(name: str, metric: str, s: Mapping[str, Any]) -> str:
         mean = "        –" if s["mean"] is None else f"{s['mean']:9.3f}"
         around = "" if s["low"] is None else f" [{s['low']:.3f}, {s['high']:.3f}]"
-        return f"  {name:20} {metric:16} {mean}{around} {s['unit']}, n = {s['n']}"
+        unknown = "".join(f"; {count} left out: {why}" for why, count in s.get("unknown", {}).items())
+        return f"  {name:20} {metric:16} {mean}{around} {s['unit']}, n = {s['n']}{unknown}"
 
     return [line(name, metric, s) for name, scores in sets.items() for metric, s in scores.items()]
 
@@ -158,7 +212,23 @@ def _mean(scores: Mapping[str, Row]) -> dict[str, Any]:
     hits = listed[0]["unit"] == "%" and listed[0]["better"] == "higher"  # an accuracy: each clip is right or wrong
     values, weights, texts = ([r[column] for r in listed] for column in ("value", "weight", "text"))
     found = interval(values, weights=weights, groups=texts, share=hits)
-    return _plain(found) | {key: listed[0][key] for key in ("unit", "better", "model", "version")}
+    shown = next((r for r in listed if math.isfinite(r["value"])), listed[0])
+    about = {key: shown[key] for key in ("unit", "better", "model", "version")}
+    return _plain(found) | about | _over_seeds(listed) | _unknown(listed)
+
+
+def _over_seeds(rows: Sequence[Row]) -> dict[str, Any]:
+    """`seeds`, and the root mean square of the deviations that utterances have over them: how unstable the voice is."""
+    deviations = np.array([r.get("deviation", math.nan) for r in rows])
+    known = deviations[np.isfinite(deviations)]
+    most = max(r.get("seeds", 1) for r in rows)
+    return {} if most == 1 else {"seeds": most, "seed_deviation": float(np.sqrt(np.square(known).mean())) if len(known) else None}
+
+
+def _unknown(rows: Sequence[Row]) -> dict[str, Any]:
+    """{reason: utterances without a value}"""
+    found = Counter(r.get("why") or "not defined" for r in rows if not math.isfinite(r["value"]))
+    return {"unknown": dict(found)} if found else {}
 
 
 def _plain(found: Interval) -> dict[str, Any]:
@@ -184,7 +254,7 @@ class References(Artifact):
         """`codec_key` names what `resynthesize` ((samples,) at `sample_rate` -> the same) does."""
         self.sets, self.metrics, self.corpus_folder, self.cache = sets, metrics, Path(corpus_folder), Path(cache)
         self.resynthesize, self.sample_rate = resynthesize, sample_rate
-        judged = {key: [m.model, m.limit, self._version(m)] for key, m in metrics.items()}
+        judged = {key: [m.model, m.limit, self._version(m)] for key, m in metrics.items() if not m.spoken_only}
         said = {name: [u.id for u in utterances] for name, utterances in sets.items()}
         self.folder = Path(cache) / "references" / digest([self.corpus_folder.name, codec_key, sample_rate, said, judged])
 

@@ -21,9 +21,11 @@ from ttsadapt.config.base import untuned_config
 from ttsadapt.config.identity import run_folder
 from ttsadapt.data.audio import save
 from ttsadapt.errors import ConfigError, UserError
+from ttsadapt.evaluate import METRIC
 from ttsadapt.evaluation import read_scores, summarise, told, write_scores
 from ttsadapt.files import read_json, write_json
 from ttsadapt.learner import Learner
+from ttsadapt.metrics.available import assembled
 from ttsadapt.run import build_learner, look
 from ttsadapt.scoring import judge_needs, score_run
 
@@ -82,9 +84,11 @@ def evaluate(cfg: DictConfig, folder: Path, asked: Sequence[str]) -> None:
     assembly, learner = restored(folder)
     if any(o.startswith("evaluation.") for o in asked):
         assembly.cfg.evaluation = cfg.evaluation
-    if any(o.startswith(("metric=", "metric.", "metric@", "+metric")) for o in asked):
+    if any(o.startswith(METRIC) for o in asked):
         assembly.cfg.metric = cfg.metric
-    metrics = {name: instantiate(node) for name, node in assembly.cfg.metric.items()}
+    metrics = assembled(assembly.cfg.metric)
+    if not metrics:
+        raise ConfigError(f"metric=[{','.join(assembly.cfg.metric)}]: none of them can be computed on this machine")
     ensure(*judge_needs(assembly, metrics))
     tuned = any(p.requires_grad for p in learner.parameters()) and assembly.pretrained
     untuned = Run(untuned_config(assembly.cfg), first=assembly.needs()) if tuned else None

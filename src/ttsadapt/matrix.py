@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
 from ttsadapt.analysis.forgetting import DEFINITIONS, Scores, plain, with_intervals
@@ -16,12 +15,12 @@ from ttsadapt.artifacts import Artifact, ensure
 from ttsadapt.assembly import Assembly
 from ttsadapt.data.utterance import Utterance
 from ttsadapt.errors import DataError
-from ttsadapt.evaluation import Row, goodness, mean_of, read_scores, score_set, write_scores
+from ttsadapt.evaluation import Row, by_utterance, goodness, mean_of, read_scores, write_scores
 from ttsadapt.files import digest, replacing
 from ttsadapt.learner import Learner
+from ttsadapt.metrics.available import assembled
 from ttsadapt.metrics.intervals import Interval, paired_interval
-from ttsadapt.scoring import sentences
-from ttsadapt.speaking import speak
+from ttsadapt.scoring import sentences, spoken_scores
 
 UNTUNED = "untuned"
 
@@ -80,7 +79,7 @@ class Task:
     def scored_by(self, model: Model) -> bool:
         """Whether the model's own run has these very scores."""
         there, here = model.assembly, self.assembly
-        same = there.cfg.metric == here.cfg.metric and there.cfg.evaluation.seed == here.cfg.evaluation.seed
+        same = there.cfg.metric == here.cfg.metric and there.cfg.evaluation.seeds == here.cfg.evaluation.seeds
         return (
             same
             and self.set in there.cfg.evaluation.sets
@@ -96,7 +95,7 @@ class Elsewhere(Artifact):
         assert model.folder is not None
         self.model, self.task = model, task
         said = [task.assembly.corpus.folder.name, task.set, [u.id for u in task.sentences]]
-        how = [OmegaConf.to_container(task.cfg.metric, resolve=True), task.cfg.evaluation.seed]
+        how = [OmegaConf.to_container(task.cfg.metric, resolve=True), list(task.cfg.evaluation.seeds)]
         self.folder = model.folder / "elsewhere" / digest([said, how])
 
     def build(self, folder: Path) -> None:
@@ -107,9 +106,9 @@ class Elsewhere(Artifact):
         for strategy in learner.strategies.values():
             strategy.enroll(voices)  # type: ignore[operator]
         title = f"{self.task.title} by {self.model.title}"
-        audio = speak(learner.backbone, self.task.sentences, folder / "wavs", title, self.task.cfg.evaluation.seed)
-        metrics = {name: instantiate(node) for name, node in self.task.cfg.metric.items()}
-        write_scores(folder / "scores.csv", score_set(metrics, self.task.set, audio, self.task.sentences, data.corpus.folder, data.cache))
+        metrics, seeds = assembled(self.task.cfg.metric), list(self.task.cfg.evaluation.seeds)
+        said = spoken_scores(learner.backbone, self.task.sentences, folder / "wavs", self.task.set, metrics, seeds, data, title)
+        write_scores(folder / "scores.csv", said)
 
 
 @lru_cache(maxsize=1)
@@ -127,7 +126,7 @@ class Cell:
     wavs: Path | None
 
     def of(self, metric: str) -> dict[str, Row]:
-        return {r["utterance"]: r for r in self.rows if r["metric"] == metric}
+        return by_utterance([r for r in self.rows if r["metric"] == metric])
 
 
 class Matrix:
@@ -157,7 +156,7 @@ class Matrix:
     def scores(self, column: int, metric: str) -> Scores:
         """Of a task, turned so that higher is better."""
         task, lines = self.tasks[column], [line[column].of(metric) for line in self.cells]
-        ideal = {r["utterance"]: r for r in task.references if r["metric"] == metric and r["set"].startswith("recordings/")}
+        ideal = by_utterance([r for r in task.references if r["metric"] == metric and r["set"].startswith("recordings/")])
         rows = lines[-1]
         if any(line and line.keys() != rows.keys() for line in lines):
             raise DataError(

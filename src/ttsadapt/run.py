@@ -24,6 +24,7 @@ from ttsadapt.evaluation import told
 from ttsadapt.files import digest, replacing, write_json, write_text
 from ttsadapt.learner import Learner, adapt, idle
 from ttsadapt.loggers.base import RunLogger, Used
+from ttsadapt.metrics.available import assembled
 from ttsadapt.provenance import Stopwatch, provenance
 from ttsadapt.scoring import judge_needs, score_run
 from ttsadapt.strategies.base import Mix, Strategy, Study, generator
@@ -73,7 +74,7 @@ def _train(cfg: DictConfig, folder: Path) -> float | None:
     _prepare_process(cfg)
     write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
     assembly = Assembly(cfg)
-    metrics = {name: instantiate(node) for name, node in cfg.metric.items()}
+    metrics = assembled(cfg.metric)
     ensure(*assembly.corpora)  # what follows reads them
     ensure(*assembly.needs(), *judge_needs(assembly, metrics))
     learner, claims = build_learner(assembly)

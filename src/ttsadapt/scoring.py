@@ -2,7 +2,7 @@
 
 import copy
 import shutil
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,12 +14,13 @@ from ttsadapt.assembly import Assembly, Run
 from ttsadapt.backbones.base import Backbone, to_device
 from ttsadapt.data.features import FeatureSet
 from ttsadapt.data.utterance import Utterance
+from ttsadapt.errors import ConfigError
 from ttsadapt.evaluation import References, Row, read_scores, score_set, summarise, write_scores
 from ttsadapt.files import digest
 from ttsadapt.learner import Learner
 from ttsadapt.metrics.base import UtteranceMetric
 from ttsadapt.metrics.subset import subset
-from ttsadapt.speaking import speak
+from ttsadapt.speaking import clock, speak
 
 
 def score_run(
@@ -30,9 +31,8 @@ def score_run(
         return {}
     rows: list[Row] = []
     for name in assembly.cfg.evaluation.sets:
-        utterances = sentences(assembly, name)
-        audio = speak(learner.backbone, utterances, folder / "wavs" / name, name, assembly.cfg.evaluation.seed)
-        rows += score_set(metrics, name, audio, utterances, assembly.corpus.folder, assembly.cache)
+        seeds = list(assembly.cfg.evaluation.seeds)
+        rows += spoken_scores(learner.backbone, sentences(assembly, name), folder / "wavs" / name, name, metrics, seeds, assembly)
     references = ceiling(assembly, learner.backbone, metrics)
     ensure(references, *([untuned] if untuned else []))
     rows += references.rows()
@@ -42,6 +42,35 @@ def score_run(
         rows += [r | {"set": f"base/{r['set']}"} for r in floor]
     write_scores(folder / "scores.csv", rows)
     return summarise(rows) | {"judges": judges(metrics), "kl": drift(assembly, learner)}
+
+
+def spoken_scores(
+    backbone: Backbone,
+    utterances: Sequence[Utterance],
+    folder: Path,
+    name: str,
+    metrics: Mapping[str, UtteranceMetric],
+    seeds: Sequence[int],
+    assembly: Assembly,
+    title: str | None = None,
+) -> list[Row]:
+    """Speak a set with every seed into `folder` and score what was said: `<id>.wav` with the first, `<id>--s<seed>.wav` with the others.
+
+    Where a metric asks for it the first seed is also spoken sentence by sentence, against the clock.
+    """
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ConfigError(f"evaluation.seeds={list(seeds)}: give at least one seed, each once")
+    rows: list[Row] = []
+    for seed in seeds:
+        suffix = "" if seed == seeds[0] else f"--s{seed}"
+        audio = speak(backbone, utterances, folder, title or name, seed, suffix)
+        if not suffix:
+            timed = {u.id: u for m in metrics.values() if m.timed for u in subset(utterances, m.limit)}
+            if timed:
+                clock(backbone, list(timed.values()), folder, seed)
+        asked = {key: m for key, m in metrics.items() if not (suffix and m.timed)}
+        rows += score_set(asked, name, audio, utterances, assembly.corpus.folder, assembly.cache, seed=seed, suffix=suffix)
+    return rows
 
 
 def sentences(assembly: Assembly, name: str) -> list[Utterance]:

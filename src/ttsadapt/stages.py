@@ -13,7 +13,7 @@ from ttsadapt.config.base import untuned_config
 from ttsadapt.config.identity import code_hash, run_folder, run_id, status
 from ttsadapt.config.stages import stage_configs, titles
 from ttsadapt.errors import ConfigError, UserError
-from ttsadapt.evaluation import Row, summarise, told, write_scores
+from ttsadapt.evaluation import Row, summarise, told, utterance_of, write_scores
 from ttsadapt.files import read_json, write_json, write_text
 from ttsadapt.finished import refuse_unmerged
 from ttsadapt.matrix import UNTUNED, Cell, Matrix, Model, Task, columns
@@ -126,11 +126,18 @@ def _rows(matrix: Matrix, place: Path) -> list[Row]:
         parts: list[tuple[str, Cell]] = [(where, matrix.cells[-1][i]), (f"base/{where}", matrix.cells[0][i])]
         parts += [(f"{kind}/{where}", _reference(task, kind)) for kind in ("recordings", "resynthesis")]
         for part, cell in parts:
-            rows += [r | {"set": part, "utterance": names[r["utterance"]]} for r in cell.rows]
-            for old, new in names.items():
+            clips = {r["utterance"]: _renamed(r, names) for r in cell.rows}
+            rows += [r | {"set": part, "utterance": clips[r["utterance"]]} for r in cell.rows]
+            for old, new in clips.items():
                 if cell.wavs is not None and (wav := cell.wavs / f"{old}.wav").is_file():
                     link(wav, place / part / f"{new}.wav")
     return rows
+
+
+def _renamed(row: Row, names: dict[str, str]) -> str:
+    """The clip's name with another id of its utterance."""
+    utterance = utterance_of(row)
+    return names[utterance] + row["utterance"][len(utterance) :]
 
 
 def _reference(task: Task, kind: str) -> Cell:

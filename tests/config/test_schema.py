@@ -24,7 +24,7 @@ GROUPS = sorted(
     f"{file.parent.relative_to(paths.conf())}={file.stem}" for file in paths.conf().rglob("*.yaml") if file.parent != paths.conf()
 )
 EXPERIMENTS = sorted(str(f.relative_to(paths.root()).with_suffix("")) for f in (paths.root() / "experiments").rglob("*.yaml"))
-NEEDED = {"synthesize": ["run=a", "text=b"], "report": ["study=a"], "export": ["run=a", "to=b"]}
+NEEDED = {"synthesize": ["run=a", "text=b"], "report": ["study=a"], "export": ["run=a", "to=b"], "compare": ["runs=[a,b]"]}
 MANY = ("strategy", "metric", "logger")
 
 

@@ -39,8 +39,9 @@ class Loudness(Peak):
         return float(audio.square().mean())
 
 
-def row(name, utterance, value, metric="per", better="lower", weight=1.0, text=None):
+def row(name, utterance, value, metric="per", better="lower", weight=1.0, text=None, seed=""):
     about = {"unit": "%", "model": "m", "version": "1", "speaker": "s", "emotion": "e", "text": text or utterance}
+    about |= {"seed": seed, "why": "" if math.isfinite(value) else "nothing is said"}
     return {"set": name, "utterance": utterance, "metric": metric, "value": value, "better": better, "weight": weight} | about
 
 
@@ -245,3 +246,40 @@ def test_references_are_scored_once(tmp_path):
     assert found["resynthesis/target"]["peak"]["mean"] == pytest.approx(found["recordings/target"]["peak"]["mean"] / 2, rel=0.01)
     assert all(p.is_file() for p in references().wavs("target").values())
     assert references("other codec").folder != references().folder
+
+
+def test_seeds_are_averaged_before_texts_are_drawn():
+    rows = [row("target", f"u{i}{suffix}", 10.0 * i + add, text=f"t{i}", seed=seed)
+            for i in range(6) for suffix, add, seed in (("", 1.0, "3"), ("--s4", 3.0, "4"))]  # fmt: skip
+    rows += [row("base/target", f"u{i}{suffix}", 10.0 * i + 5, text=f"t{i}", seed=seed) for i in range(6) for suffix, seed in (("", "3"),)]
+    found = summarise(rows)
+    one = found["sets"]["target"]["per"]
+    alone = summarise([row("target", f"u{i}", 10.0 * i + 2) for i in range(6)])["sets"]["target"]["per"]
+    assert {k: one[k] for k in ("mean", "low", "high", "n")} == {k: alone[k] for k in ("mean", "low", "high", "n")}
+    assert one["seeds"] == 2 and one["seed_deviation"] == pytest.approx(math.sqrt(2))
+    assert found["gain"]["per"]["mean"] == pytest.approx(3.0) and found["gain"]["per"]["n"] == 6
+
+
+def test_a_seed_without_a_value_leaves_the_others():
+    rows = [row("target", "u", math.nan, seed="0"), row("target", "u--s1", 4.0, seed="1"), row("target", "v", 2.0, seed="0")]
+    found = summarise(rows)["sets"]["target"]["per"]
+    assert found["mean"] == pytest.approx(3.0) and "unknown" not in found
+
+
+def test_why_there_is_no_value_is_said(tmp_path):
+    utterances, audio = spoken_set(tmp_path, [1.0, 0.0])
+    rows = score_set({"rate": DurationError()}, "target", audio, utterances, tmp_path, tmp_path)
+    assert [r["why"] for r in rows] == ["", "nothing is said"]
+    sets = summarise(rows)["sets"]
+    assert sets["target"]["rate"]["unknown"] == {"nothing is said": 1}
+    assert "n = 1; 1 left out: nothing is said" in evaluation.listed(sets)[0]
+
+
+def test_threads_change_no_digit(tmp_path):
+    utterances, audio = spoken_set(tmp_path, [1.0, 0.5])
+    found = []
+    for threads in (1, 2):
+        torch.set_num_threads(threads)
+        found.append(score_set({"mcd": MelCepstralDistortion()}, "target", audio, utterances, tmp_path, tmp_path / str(threads)))
+    torch.set_num_threads(1)
+    assert found[0] == found[1]

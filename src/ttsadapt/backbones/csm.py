@@ -18,6 +18,7 @@ from ttsadapt.backbones.base import Backbone, Batch, Request, Slot
 from ttsadapt.backbones.csm_frontend import CsmFrontend
 from ttsadapt.backbones.csm_parts import Llamas, check_fits, embed_codewords, layout, new_config
 from ttsadapt.backbones.decoding import in_batches, least_risk
+from ttsadapt.backbones.ending import tell
 from ttsadapt.backbones.frames import causal, choose, level_tables, right_padded, uniforms, weights
 from ttsadapt.backbones.official import Origin
 from ttsadapt.backbones.parts import evaluating
@@ -232,6 +233,7 @@ class Csm(Backbone):
                     inputs_embeds=self.embedded(speech, frames, heard),
                     attention_mask=mask, position_ids=position[:, None], past_key_values=cache, use_cache=True,
                 ).last_hidden_state[:, -1]  # fmt: skip
+        tell(requests, map(len, said), room)
         none = torch.zeros(0, self.levels, dtype=torch.long)
         return [torch.stack(frames).cpu().clone() if frames else none for frames in said]
 

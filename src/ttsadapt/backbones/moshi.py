@@ -16,6 +16,7 @@ from transformers import DynamicCache, MoshiConfig
 from ttsadapt.backbones import official
 from ttsadapt.backbones.base import Backbone, Batch, Request, Slot
 from ttsadapt.backbones.decoding import in_batches, least_risk
+from ttsadapt.backbones.ending import tell
 from ttsadapt.backbones.frames import causal, choose, level_tables, right_padded, uniforms, weights
 from ttsadapt.backbones.moshi_frontend import MoshiFrontend
 from ttsadapt.backbones.moshi_parts import LAYOUT, Speaker, Streams, check_fits, draw, embed_codewords, new_config
@@ -216,6 +217,7 @@ class Moshi(Backbone):
                     inputs_embeds=self.embedded(text[:, None], codes[:, None]), attention_mask=mask,
                     position_ids=position[:, None], past_key_values=cache, use_cache=True,
                 ).last_hidden_state[:, -1]  # fmt: skip
+        tell(requests, [(row.end or 0) + 1 for row in rows], [row.most for row in rows])
         return [row.frames() for row in rows]
 
     def _padding_is_due(self, state: Tensor) -> list[bool]:

@@ -13,6 +13,7 @@ from transformers import DynamicCache
 
 from ttsadapt.backbones.base import Request
 from ttsadapt.backbones.decoding import uniforms
+from ttsadapt.backbones.ending import tell
 from ttsadapt.errors import DataError
 
 if TYPE_CHECKING:
@@ -97,6 +98,7 @@ class Row:
         said, levels = len(self.tokens), self.codec.levels
         whole = said % levels == 0
         if whole and said + levels > self.most:
+            tell([self.request], [said], [said])
             return None
         allowed = self.codec.allowed(said)
         scores = logits[allowed.start : allowed.stop]

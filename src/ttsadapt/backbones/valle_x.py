@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from ttsadapt.backbones import official
 from ttsadapt.backbones.base import Backbone, Batch, Request, Slot
 from ttsadapt.backbones.decoding import Sampling, in_batches
+from ttsadapt.backbones.ending import tell
 from ttsadapt.backbones.frames import codeword_table
 from ttsadapt.backbones.prefix_lm import Attention, packed
 from ttsadapt.backbones.valle_x_frontend import VALLEXFrontend
@@ -177,7 +178,10 @@ class VALLEX(Backbone):
 
     def synthesize(self, requests: Sequence[Request], progress: Callable[[int], None] | None = None) -> list[Tensor]:
         def said(part: Sequence[Request]) -> list[Tensor]:
-            return generate(self, [self.frontend.prompt(request) for request in part])
+            prompts = [self.frontend.prompt(request) for request in part]
+            codes = generate(self, prompts)
+            tell(part, map(len, codes), [prompt.most for prompt in prompts])
+            return codes
 
         codec = self.frontend.codec
         return in_batches(self, requests, self.batch, said, lambda codes, _: codec.decode_codes(codes).clamp(-1, 1), progress)

@@ -29,7 +29,8 @@ class Evaluation:
     sets: list[str]
     limit: Positive | None
     """utterances of a set; None: all"""
-    seed: int
+    seeds: list[int]
+    """each sentence is spoken with all of them"""
 
 
 @dataclass
@@ -106,11 +107,25 @@ class EvaluateConfig(TrainConfig):
     run: str | None
     """a run folder, or <study>/<run id>; None: the run that `ttsadapt train` makes of the same config"""
     wavs: str | None
-    """recordings to score without a run"""
+    """recordings to score without a run: a folder, or one file"""
+    text: str | None
+    """of one file"""
+    speaker: str | None
     references: str | None
     emotion: str | None
     language: str
     scores_to: str | None
+
+
+@dataclass
+class CompareConfig:
+    runs: list[str]
+    """two: is the second better than the first?"""
+    metric: list[str]
+    set: str
+    draws: Positive
+    to: str | None
+    paths: Paths
 
 
 @dataclass
@@ -163,6 +178,7 @@ class BenchConfig:
 SCHEMAS = {
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
+    "compare": CompareConfig,
     "analyze": AnalyzeConfig,
     "prepare": PrepareConfig,
     "synthesize": SynthesizeConfig,

@@ -1,8 +1,10 @@
 """A metric scores one utterance at a time and is summed up over a set, on any number of processes."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from math import inf, isfinite, nan
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar
+from typing import TYPE_CHECKING, ClassVar, Self
 
 import torch
 from torch import Tensor
@@ -12,6 +14,20 @@ from ttsadapt.data.utterance import Utterance
 
 if TYPE_CHECKING:
     from ttsadapt.artifacts import Artifact
+
+
+class Unknown(float):
+    """NaN that says why: what a metric gives for a clip on which it is not defined."""
+
+    why: str
+
+    def __new__(cls, why: str) -> Self:
+        self = super().__new__(cls, "nan")
+        self.why = why
+        return self
+
+
+SILENT = Unknown("nothing is said")
 
 
 class UtteranceMetric(Metric, ABC):
@@ -28,6 +44,17 @@ class UtteranceMetric(Metric, ABC):
     """the text, or its phones"""
     limit: int | None = None
     """score only this many utterances of a set, evenly spaced over it; None: all"""
+    looks: bool = False
+    """at recordings of the data, without a judge that was trained on them"""
+    spoken_only: bool = False
+    """about how a model spoke: recordings have no such value"""
+    timed: bool = False
+    """reads what a run of its own measured: each request alone, warmed up"""
+    bounds: ClassVar[tuple[float, float]] = (-inf, inf)
+    """between which every value lies, both included"""
+    steady: ClassVar[Mapping[str, float]] = {}
+    """how far a value may move, in its unit, under a "gain", "silence" at both ends, a "shift" by less than a frame. What is not named
+    may move it freely"""
     full_state_update = False
     values: list[Tensor]
     weights: list[Tensor]
@@ -36,6 +63,8 @@ class UtteranceMetric(Metric, ABC):
         super().__init__()
         self.add_state("values", default=[], dist_reduce_fx="cat")
         self.add_state("weights", default=[], dist_reduce_fx="cat")
+        self.latest = nan
+        """the last value, which says why when it is none"""
 
     @property
     @abstractmethod
@@ -54,20 +83,33 @@ class UtteranceMetric(Metric, ABC):
         """Judges (recogniser, encoders) that must exist; built through `artifacts.ensure` and opened in `open`."""
         return ()
 
+    def missing(self) -> str | None:
+        """One line when a model or package that this needs is not on the machine: what, and where to put it. It is then left out."""
+        return None
+
     def open(self, corpus: Path, cache: Path) -> None:
         """Load what `needs` built."""
 
+    def beside(self, clip: Path) -> None:
+        """Told of the clip's file before it is scored, for what is kept beside it."""
+
     @abstractmethod
     def score(self, audio: Tensor, rate: int, utterance: Utterance) -> float:
-        """Value for synthesised `audio` (samples,) of the utterance's text; NaN when it is not defined there."""
+        """Value for synthesised `audio` (samples,) of the utterance's text; NaN, best an `Unknown`, when it is not defined there."""
 
     def weight(self, utterance: Utterance) -> float:
         """Share of the utterance in the mean of a set; reference phones make an error rate the usual micro-average."""
         return 1.0
 
     def update(self, audio: Tensor, rate: int, utterance: Utterance) -> None:
-        self.values.append(torch.tensor([self.score(audio, rate, utterance)], dtype=torch.float64))
+        self.latest = self.score(audio, rate, utterance)
+        self.values.append(torch.tensor([self.latest], dtype=torch.float64))
         self.weights.append(torch.tensor([self.weight(utterance)], dtype=torch.float64))
+
+    @property
+    def why(self) -> str:
+        """Why the last value is none; "" when it is one."""
+        return "" if isfinite(self.latest) else getattr(self.latest, "why", "not defined for this clip")
 
     def compute(self) -> Tensor:
         values, weights = _joined(self.values), _joined(self.weights)

@@ -1,12 +1,14 @@
 """Is it the right emotion. Three views of one judge."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
 from torch import Tensor
 
 from ttsadapt.data.utterance import Utterance
-from ttsadapt.metrics.judged import NAN, JudgedMetric, cosine
+from ttsadapt.metrics.base import SILENT, Unknown
+from ttsadapt.metrics.judged import JudgedMetric, cosine
 from ttsadapt.metrics.judges.emotion import EmotionEncoder
 from ttsadapt.metrics.signal import at_rate, recording
 
@@ -21,16 +23,24 @@ class _EmotionMetric(JudgedMetric[EmotionEncoder]):
         return (EmotionEncoder(corpus, cache, steps=self.steps),)
 
 
+def _unheard(heard: Mapping[str, float] | None, utterance: Utterance) -> Unknown:
+    if heard is None:
+        return SILENT
+    return Unknown(f"{utterance.emotion} is not among the judge's emotions ({', '.join(sorted(heard))})")
+
+
 class EmotionAccuracy(_EmotionMetric):
     """100 when the judge hears the emotion that was asked for, else 0. NaN for an emotion that it never learnt, and for silence."""
 
     name: ClassVar[str] = "emotion"
     unit: ClassVar[str] = "%"
+    bounds: ClassVar[tuple[float, float]] = (0, 100)
+    steady: ClassVar[Mapping[str, float]] = {"silence": 1e-4}
 
     def score(self, audio: Tensor, rate: int, utterance: Utterance) -> float:
         heard = self.opened.probabilities(at_rate(audio, rate))
         if heard is None or utterance.emotion not in heard:
-            return NAN
+            return _unheard(heard, utterance)
         return 100.0 * (max(heard, key=heard.__getitem__) == utterance.emotion)
 
 
@@ -39,10 +49,14 @@ class EmotionProbability(_EmotionMetric):
 
     name: ClassVar[str] = "emotion_probability"
     unit: ClassVar[str] = "%"
+    bounds: ClassVar[tuple[float, float]] = (0, 100)
+    steady: ClassVar[Mapping[str, float]] = {"silence": 1e-4}
 
     def score(self, audio: Tensor, rate: int, utterance: Utterance) -> float:
         heard = self.opened.probabilities(at_rate(audio, rate))
-        return NAN if heard is None else 100 * heard.get(utterance.emotion, NAN)
+        if heard is None or utterance.emotion not in heard:
+            return _unheard(heard, utterance)
+        return 100 * heard[utterance.emotion]
 
 
 class EmotionSimilarity(_EmotionMetric):
@@ -54,6 +68,8 @@ class EmotionSimilarity(_EmotionMetric):
     name: ClassVar[str] = "emotion_similarity"
     compares = True
     unit: ClassVar[str] = "cos x 100"
+    bounds: ClassVar[tuple[float, float]] = (-100, 100)
+    steady: ClassVar[Mapping[str, float]] = {"gain": 2.0, "silence": 1e-4, "shift": 1.0}
 
     def score(self, audio: Tensor, rate: int, utterance: Utterance) -> float:
         return cosine(self.opened.embed(at_rate(audio, rate)), self.opened.embed(recording(utterance.audio)))

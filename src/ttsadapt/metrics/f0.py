@@ -1,15 +1,18 @@
 """How far the melody is from the recording's, on frames that are voiced in both, after alignment."""
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
 from torch import Tensor
 
 from ttsadapt.data.utterance import Utterance
+from ttsadapt.metrics.base import Unknown
 from ttsadapt.metrics.parallel import ParallelMetric
 
 _FEWEST = 10
 """pairs of voiced frames below which nothing is said"""
+UNVOICED = Unknown(f"fewer than {_FEWEST} frames are voiced in both, or their pitch does not move")
 
 
 class F0Error(ParallelMetric):
@@ -17,12 +20,14 @@ class F0Error(ParallelMetric):
 
     name: ClassVar[str] = "f0"
     unit: ClassVar[str] = "cent"
+    bounds: ClassVar[tuple[float, float]] = (0, float("inf"))
+    steady: ClassVar[Mapping[str, float]] = {"gain": 10.0, "silence": 1e-6, "shift": 25.0}
     better: ClassVar[str] = "lower"
     higher_is_better = False
 
     def score(self, audio: Tensor, rate: int, utterance: Utterance) -> float:
         cents = self.comparison(audio, rate, utterance).cents()
-        return float(np.sqrt(np.square(cents).mean())) if len(cents) >= _FEWEST else float("nan")
+        return float(np.sqrt(np.square(cents).mean())) if len(cents) >= _FEWEST else UNVOICED
 
 
 class F0Correlation(ParallelMetric):
@@ -30,6 +35,8 @@ class F0Correlation(ParallelMetric):
 
     name: ClassVar[str] = "f0_correlation"
     unit: ClassVar[str] = "r x 100"
+    bounds: ClassVar[tuple[float, float]] = (-100, 100)
+    steady: ClassVar[Mapping[str, float]] = {"gain": 2.0, "silence": 1e-6, "shift": 8.0}
     better: ClassVar[str] = "higher"
     higher_is_better = True
 
@@ -37,5 +44,5 @@ class F0Correlation(ParallelMetric):
         pairs = self.comparison(audio, rate, utterance)
         wanted, got = (np.log(f0[pairs.voiced]) for f0 in (pairs.wanted, pairs.got))
         if len(got) < _FEWEST or min(wanted.std(), got.std()) < 1e-6:
-            return float("nan")
+            return UNVOICED
         return 100 * float(np.corrcoef(wanted, got)[0, 1])

@@ -1,5 +1,6 @@
 """F0 frame error (Chu & Alwan 2009) with YIN (de Cheveigné & Kawahara 2002), as HyperTTS's tables report it."""
 
+from collections.abc import Mapping
 from functools import lru_cache
 from pathlib import Path
 from typing import ClassVar
@@ -10,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ttsadapt.data.utterance import Utterance
-from ttsadapt.metrics.base import UtteranceMetric
+from ttsadapt.metrics.base import SILENT, UtteranceMetric
 from ttsadapt.metrics.signal import RATE, at_rate, recording
 
 Array = NDArray[np.float64]
@@ -31,6 +32,8 @@ class F0FrameError(UtteranceMetric):
     name: ClassVar[str] = "ffe"
     compares = True
     unit: ClassVar[str] = "%"
+    bounds: ClassVar[tuple[float, float]] = (0, 100)
+    steady: ClassVar[Mapping[str, float]] = {"gain": 0.1}
     better: ClassVar[str] = "lower"
     higher_is_better = False
 
@@ -46,7 +49,7 @@ class F0FrameError(UtteranceMetric):
         wanted, got = _trimmed_recording(utterance.audio), _trimmed(at_rate(audio, rate))
         size = max(len(wanted), len(got))
         if size <= _WINDOW:
-            return float("nan")
+            return SILENT
         return 100 * frame_error(*(yin(np.pad(clip, (0, size - len(clip)))) for clip in (wanted, got)))
 
 

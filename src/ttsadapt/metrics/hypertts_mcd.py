@@ -33,6 +33,7 @@ class HyperTTSDistortion(UtteranceMetric):
     name: ClassVar[str] = "mcd_hypertts"
     compares = True
     unit: ClassVar[str] = "dB, accumulated"
+    bounds: ClassVar[tuple[float, float]] = (0, float("inf"))
     better: ClassVar[str] = "lower"
     higher_is_better = False
 

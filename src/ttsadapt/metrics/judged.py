@@ -6,11 +6,10 @@ from typing import Generic, TypeVar
 
 from torch import Tensor
 
-from ttsadapt.metrics.base import UtteranceMetric
+from ttsadapt.metrics.base import SILENT, UtteranceMetric
 from ttsadapt.metrics.judges.encoder import Encoder
 
 J = TypeVar("J", bound=Encoder)
-NAN = float("nan")
 
 
 class JudgedMetric(UtteranceMetric, Generic[J]):
@@ -50,4 +49,4 @@ class JudgedMetric(UtteranceMetric, Generic[J]):
 
 def cosine(one: Tensor | None, other: Tensor | None) -> float:
     """Of two vectors of length 1, times 100; NaN when there is no speech to compare."""
-    return NAN if one is None or other is None else 100 * float(one @ other)
+    return SILENT if one is None or other is None else 100 * float(one @ other)

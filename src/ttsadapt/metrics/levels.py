@@ -1,5 +1,6 @@
 """Levels of an utterance from frame to frame, and how far they range."""
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -7,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ttsadapt.data.utterance import Utterance
-from ttsadapt.metrics.base import UtteranceMetric
+from ttsadapt.metrics.base import SILENT, UtteranceMetric
 from ttsadapt.metrics.signal import RATE, at_rate, trimmed
 
 FRAME, HOP = 0.025, 0.010
@@ -33,6 +34,8 @@ class EnergyRange(UtteranceMetric):
 
     name: ClassVar[str] = "energy_range"
     unit: ClassVar[str] = "dB"
+    bounds: ClassVar[tuple[float, float]] = (0, float("inf"))
+    steady: ClassVar[Mapping[str, float]] = {"gain": 0.05, "silence": 1e-6, "shift": 0.5}
     better: ClassVar[str] = "near reference"
 
     def __init__(self, drop: float = 40.0) -> None:
@@ -52,6 +55,6 @@ class EnergyRange(UtteranceMetric):
         level = levels(trimmed(at_rate(audio, rate)))
         said = level[level > np.percentile(level, 95) - self.drop] if len(level) else level
         if not len(said) or said.max() <= 10 * np.log10(_SILENCE) + 1:
-            return float("nan")
+            return SILENT
         low, high = np.percentile(said, [5, 95])
         return float(high - low)

@@ -27,6 +27,10 @@ class Comparison(NamedTuple):
     """(P,) F0 of the recording, Hz, 0 where unvoiced"""
     got: NDArray[np.float64]
     """(P,) F0 of the clip"""
+    i: NDArray[np.int64]
+    """(P,) which frame of the recording, one each `world.PERIOD`"""
+    j: NDArray[np.int64]
+    """(P,) which frame of the clip"""
 
     @property
     def voiced(self) -> NDArray[np.bool_]:
@@ -40,11 +44,12 @@ class Comparison(NamedTuple):
 def compare(wanted: Analysis, got: Analysis) -> Comparison:
     """Steps (1, 1), (0, 1), (1, 0) of equal weight. Empty when one of them is."""
     if not len(wanted.f0) or not len(got.f0):
-        return Comparison(*(np.zeros(0) for _ in range(3)))
+        nothing, nowhere = np.zeros(0), np.zeros(0, np.int64)
+        return Comparison(nothing, nothing, nothing, nowhere, nowhere)
     distance = cdist(wanted.cepstrum[:, 1:], got.cepstrum[:, 1:])
     _, path = librosa.sequence.dtw(C=distance)
     i, j = path[::-1].T
-    return Comparison(distance[i, j], wanted.f0[i], got.f0[j])
+    return Comparison(distance[i, j], wanted.f0[i], got.f0[j], i, j)
 
 
 class ParallelMetric(UtteranceMetric):

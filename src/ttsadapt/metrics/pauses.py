@@ -1,5 +1,6 @@
 """Where nothing is said: pauses inside an utterance, and the rate of what lies between them (de Jong & Wempe 2009)."""
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 import numpy as np
@@ -7,7 +8,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from ttsadapt.data.utterance import Utterance
-from ttsadapt.metrics.base import UtteranceMetric
+from ttsadapt.metrics.base import SILENT, Unknown, UtteranceMetric
 from ttsadapt.metrics.levels import HOP, levels
 from ttsadapt.metrics.signal import at_rate, trimmed
 from ttsadapt.text.syllables import syllables
@@ -54,10 +55,12 @@ class PauseShare(Pausing):
 
     name: ClassVar[str] = "pauses"
     unit: ClassVar[str] = "%"
+    bounds: ClassVar[tuple[float, float]] = (0, 100)
+    steady: ClassVar[Mapping[str, float]] = {"gain": 0.1, "silence": 1e-6, "shift": 1.0}
 
     def score(self, audio: Tensor, rate: int, utterance: Utterance) -> float:
         lengths, whole = self.found(audio, rate)
-        return 100 * float(lengths.sum()) / whole if whole else float("nan")
+        return 100 * float(lengths.sum()) / whole if whole else SILENT
 
 
 class ArticulationRate(Pausing):
@@ -66,8 +69,12 @@ class ArticulationRate(Pausing):
     name: ClassVar[str] = "articulation"
     reads = True
     unit: ClassVar[str] = "syllables/s"
+    bounds: ClassVar[tuple[float, float]] = (0, float("inf"))
+    steady: ClassVar[Mapping[str, float]] = {"gain": 0.05, "silence": 1e-6, "shift": 0.1}
 
     def score(self, audio: Tensor, rate: int, utterance: Utterance) -> float:
         lengths, whole = self.found(audio, rate)
         count = syllables(utterance)
-        return count / (whole - float(lengths.sum())) if whole and count else float("nan")
+        if not count:
+            return Unknown("no vowel in the text")
+        return count / (whole - float(lengths.sum())) if whole else SILENT

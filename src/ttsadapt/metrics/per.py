@@ -1,12 +1,13 @@
 """Is it intelligible: phone error rate by a recogniser that was trained on the corpus's recordings."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar
 
 from torch import Tensor
 
 from ttsadapt.data.utterance import Utterance
-from ttsadapt.metrics.base import UtteranceMetric
+from ttsadapt.metrics.base import Unknown, UtteranceMetric
 from ttsadapt.metrics.judges.recogniser import Recogniser, errors, phones_of
 from ttsadapt.metrics.signal import at_rate
 
@@ -20,6 +21,8 @@ class PhoneErrorRate(UtteranceMetric):
     name: ClassVar[str] = "per"
     reads = True
     unit: ClassVar[str] = "%"
+    bounds: ClassVar[tuple[float, float]] = (0, float("inf"))
+    steady: ClassVar[Mapping[str, float]] = {"silence": 1e-6}
     better: ClassVar[str] = "lower"
     higher_is_better = False
 
@@ -54,8 +57,10 @@ class PhoneErrorRate(UtteranceMetric):
 
     def score(self, audio: Tensor, rate: int, utterance: Utterance) -> float:
         wanted = phones_of(utterance)
-        if not wanted or utterance.language not in self.opened.languages:
-            return float("nan")
+        if not wanted:
+            return Unknown("no phones in the text")
+        if utterance.language not in self.opened.languages:
+            return Unknown(f"{utterance.language} is not among the recogniser's languages ({', '.join(self.opened.languages)})")
         return 100 * errors(wanted, self.opened.transcribe(at_rate(audio, rate))) / len(wanted)
 
     def weight(self, utterance: Utterance) -> float:

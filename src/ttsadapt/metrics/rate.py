@@ -1,12 +1,13 @@
 """Is it spoken at the right speed."""
 
+from collections.abc import Mapping
 from math import log
 from typing import ClassVar
 
 from torch import Tensor
 
 from ttsadapt.data.utterance import Utterance
-from ttsadapt.metrics.base import UtteranceMetric
+from ttsadapt.metrics.base import SILENT, UtteranceMetric
 from ttsadapt.metrics.signal import RATE, at_rate, recording, speech
 
 
@@ -19,6 +20,8 @@ class DurationError(UtteranceMetric):
     name: ClassVar[str] = "rate"
     compares = True
     unit: ClassVar[str] = "%"
+    bounds: ClassVar[tuple[float, float]] = (0, float("inf"))
+    steady: ClassVar[Mapping[str, float]] = {"gain": 1.0, "silence": 1e-6, "shift": 2.0}
     better: ClassVar[str] = "lower"
     higher_is_better = False
 
@@ -36,6 +39,6 @@ class DurationError(UtteranceMetric):
             start, end = speech(clip)
             durations.append((end - start) / RATE)
         if min(durations) <= 0:
-            return float("nan")
+            return SILENT
         got, wanted = durations
         return 100 * abs(log(got / wanted))

@@ -1,5 +1,6 @@
 """Is it the right voice."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import ClassVar, Literal
 
@@ -7,6 +8,7 @@ from torch import Tensor
 
 from ttsadapt.data.utterance import Utterance
 from ttsadapt.errors import ConfigError
+from ttsadapt.metrics.base import Unknown
 from ttsadapt.metrics.judged import JudgedMetric, cosine
 from ttsadapt.metrics.judges.speaker import SpeakerEncoder
 from ttsadapt.metrics.signal import at_rate, recording
@@ -22,6 +24,8 @@ class SpeakerSimilarity(JudgedMetric[SpeakerEncoder]):
 
     name: ClassVar[str] = "speaker"
     unit: ClassVar[str] = "cos x 100"
+    bounds: ClassVar[tuple[float, float]] = (-100, 100)
+    steady: ClassVar[Mapping[str, float]] = {"gain": 3.0, "silence": 1e-4, "shift": 1.0}
     better: ClassVar[str] = "higher"
 
     def __init__(self, reference: Literal["voice", "recording"] = "voice", steps: int = 180) -> None:
@@ -37,6 +41,8 @@ class SpeakerSimilarity(JudgedMetric[SpeakerEncoder]):
     def score(self, audio: Tensor, rate: int, utterance: Utterance) -> float:
         if self.reference == "voice":
             wanted = self.opened.voice(utterance.speaker)
+            if wanted is None:
+                return Unknown(f"{utterance.speaker} is no voice of the data that the judge knows: give data=, or reference=recording")
         else:
             wanted = self.opened.embed(recording(utterance.audio))
         return cosine(self.opened.embed(at_rate(audio, rate)), wanted)

@@ -1,5 +1,6 @@
 """Signal-to-noise ratio from the amplitudes alone: WADA-SNR (Kim & Stern, Interspeech 2008)."""
 
+from collections.abc import Mapping
 from functools import lru_cache
 from typing import ClassVar
 
@@ -9,7 +10,7 @@ from scipy.special import ndtr, ndtri
 from torch import Tensor
 
 from ttsadapt.data.utterance import Utterance
-from ttsadapt.metrics.base import UtteranceMetric
+from ttsadapt.metrics.base import SILENT, UtteranceMetric
 from ttsadapt.metrics.signal import at_rate, trimmed
 
 Array = NDArray[np.float64]
@@ -30,6 +31,8 @@ class WadaSNR(UtteranceMetric):
 
     name: ClassVar[str] = "wada_snr"
     unit: ClassVar[str] = "dB"
+    bounds: ClassVar[tuple[float, float]] = (-20, 100)
+    steady: ClassVar[Mapping[str, float]] = {"gain": 3.0, "silence": 1e-6, "shift": 0.1}
     better: ClassVar[str] = "higher"
     higher_is_better = True
 
@@ -50,7 +53,7 @@ def wada_snr(samples: NDArray[np.float32]) -> float:
     x = np.abs(samples.astype(np.float64))
     x = x[x > 0]
     if len(x) == 0:
-        return float("nan")
+        return SILENT
     return float(np.interp(np.log(x.mean()) - np.log(x).mean(), curve(), DECIBELS))
 
 

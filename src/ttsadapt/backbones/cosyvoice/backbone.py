@@ -19,6 +19,7 @@ from ttsadapt.backbones.cosyvoice.hift import HiFT
 from ttsadapt.backbones.cosyvoice.loading import Came, read, write
 from ttsadapt.backbones.cosyvoice.speech_lm import Prompt, SpeechLM, without_long_silence
 from ttsadapt.backbones.decoding import Sampling, in_batches, uniforms
+from ttsadapt.backbones.ending import tell
 from ttsadapt.backbones.parts import evaluating
 from ttsadapt.codecs.griffin_lim import GriffinLim
 from ttsadapt.errors import CheckpointError, ConfigError
@@ -156,7 +157,9 @@ class CosyVoice(Backbone):
 
     def speak(self, requests: Sequence[Request]) -> list[Tensor]:
         """Speech tokens (S,) of each request."""
-        said = self._speaks.generate([self._prompt(request) for request in requests], self.sampling)
+        prompts = [self._prompt(request) for request in requests]
+        said = self._speaks.generate(prompts, self.sampling)
+        tell(requests, map(len, said), [prompt.most for prompt in prompts])
         return [torch.tensor(without_long_silence(tokens, self.silent, self.longest_silence), dtype=torch.long) for tokens in said]
 
     def _prompt(self, request: Request) -> Prompt:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 from ttsadapt.backbones import official
 from ttsadapt.backbones.base import Backbone, Batch, Request, Slot
 from ttsadapt.backbones.decoding import Sampling, in_batches
+from ttsadapt.backbones.ending import tell
 from ttsadapt.backbones.gpt_sovits.decoding import Row, decode
 from ttsadapt.backbones.gpt_sovits.file import LAYOUT, Sizes, config_of, opened, sizes_of
 from ttsadapt.backbones.gpt_sovits.frontend import GptSovitsFrontend
@@ -159,7 +160,10 @@ class GptSovits(Backbone):
 
     def generate(self, requests: Sequence[Request]) -> list[Tensor]:
         """(S,) new semantic tokens for each request, the reference's left out."""
-        return decode(self, [Row.of(self.frontend, request, self.sampling) for request in requests])
+        rows = [Row.of(self.frontend, request, self.sampling) for request in requests]
+        said = decode(self, rows)
+        tell(requests, map(len, said), [row.most for row in rows])
+        return said
 
     @torch.no_grad()
     def _embed_codewords(self) -> None:

@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import jiwer
+import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchaudio.transforms import MelSpectrogram
 from tqdm import tqdm
@@ -94,6 +96,13 @@ class Recogniser(Judge[Network]):
     def transcribe(self, audio: Tensor) -> tuple[str, ...]:
         """(samples,) at RATE -> phones; () for silence."""
         return _decode(self.model, trimmed(audio), self.card["phones"])
+
+    @torch.inference_mode()
+    def likelihoods(self, audio: Tensor) -> NDArray[np.float64] | None:
+        """(samples,) at RATE, trimmed -> (T, 1 + phones) log probabilities at 50 Hz, the blank first; None for silence."""
+        if len(audio) < RATE // 20 or not audio.any():
+            return None
+        return self.model(levelled(audio)[None], torch.tensor([len(audio)]))[0].double().log_softmax(-1).numpy()
 
     def build(self, folder: Path) -> None:
         clips = [c for c in self.clips.train() if phones_of(c.utterance)]

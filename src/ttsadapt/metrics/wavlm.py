@@ -1,0 +1,47 @@
+"""Speaker vectors of transformers' x-vector models, such as WavLM-SV (Chen et al. 2022)."""
+
+from functools import lru_cache
+from typing import Any, ClassVar, Literal
+
+import torch
+from torch import Tensor
+
+from ttsadapt.metrics.pretrained import fingerprint, lacking, located, named
+from ttsadapt.metrics.signal import RATE
+from ttsadapt.metrics.voices import VoiceSimilarity
+
+
+class WavLMSimilarity(VoiceSimilarity):
+    """Of one clip at a time. Not the SIM of seed-tts-eval, whose head and tuned WavLM-large are a file of their own."""
+
+    name: ClassVar[str] = "wavlm_sv"
+
+    def __init__(
+        self, path: str = "microsoft/wavlm-base-plus-sv", reference: Literal["voice", "recording"] = "voice", recordings: int = 16
+    ) -> None:
+        super().__init__(reference, recordings)
+        self.path = path
+
+    @property
+    def model(self) -> str:
+        return f"{named(self.path)}, to the {self.reference}"
+
+    @property
+    def version(self) -> str:
+        return fingerprint(self.path)
+
+    def missing(self) -> str | None:
+        return lacking(self.path, "metric.wavlm_sv.path", ("config.json", "preprocessor_config.json"))
+
+    def embed(self, audio: Tensor) -> Tensor:
+        extractor, model = opened(self.path)
+        return model(**extractor(audio.numpy(), sampling_rate=RATE, return_tensors="pt")).embeddings[0]
+
+
+@lru_cache(maxsize=2)
+def opened(path: str) -> tuple[Any, Any]:
+    from transformers import AutoFeatureExtractor, AutoModelForAudioXVector
+
+    folder = str(located(path))
+    model = AutoModelForAudioXVector.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
+    return AutoFeatureExtractor.from_pretrained(folder, local_files_only=True), model.eval()

@@ -1,0 +1,111 @@
+"""Two finished runs against each other, from files alone."""
+
+import json
+import math
+
+import numpy as np
+import pytest
+from omegaconf import OmegaConf
+
+from ttsadapt.comparing import compare, compared, paired
+from ttsadapt.config.schema import check
+from ttsadapt.errors import ConfigError, UserError
+from ttsadapt.evaluation import tabled, write_scores
+from ttsadapt.files import write_json
+
+
+def row(set_, utterance, value, metric="wer", better="lower", seed="0", version="1", text=None, weight=1.0):
+    about = {"unit": "%", "model": "m", "speaker": "s", "emotion": "e", "text": text or utterance.partition("--")[0], "weight": weight}
+    return {
+        "set": set_,
+        "utterance": utterance,
+        "metric": metric,
+        "value": value,
+        "better": better,
+        "seed": seed,
+        "version": version,
+    } | about
+
+
+def run(outputs, name, rows):
+    folder = outputs / "s" / name
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text("{}")
+    write_json(folder / "summary.json", {"status": "finished", "name": name})
+    write_scores(folder / "scores.csv", rows)
+    return folder
+
+
+def values(better=-2.0, n=20, noise=1.0):
+    draw = np.random.default_rng(0)
+    hard = draw.normal(20, 8, n)
+    return hard, hard + better + draw.normal(0, noise, n)
+
+
+def asked(tmp_path, **changes):
+    given = {"runs": ["s/a", "s/b"], "metric": [], "set": "target", "draws": 500, "to": None}
+    cfg = OmegaConf.create(given | {"paths": {"outputs": str(tmp_path), "cache": str(tmp_path)}} | changes)
+    check(cfg, "compare")
+    return cfg
+
+
+def test_the_better_run_is_told_with_its_interval(tmp_path, capsys):
+    first, second = values()
+    run(tmp_path, "a", [row("target", f"u{i}", v) for i, v in enumerate(first)])
+    folder = run(tmp_path, "b", [row("target", f"u{i}", v) for i, v in enumerate(second)])
+    compare(asked(tmp_path))
+    told = capsys.readouterr().out
+    assert "target: b (s/b) against a (s/a)" in told and "wer" in told
+    found = json.loads((folder / "compared" / "a-target.json").read_text())["metrics"]["wer"]
+    assert found["difference"] == pytest.approx(float((second - first).mean()))
+    assert found["low"] < -1.5 and found["high"] < 0 and found["share_better"] == 1.0
+    assert found["n"] == found["texts"] == 20 and found["means"] == pytest.approx([first.mean(), second.mean()])
+
+
+def test_swapped_runs_swap_everything():
+    first, second = ([row("target", f"u{i}", v) for i, v in enumerate(side)] for side in values(-0.3, noise=3.0))
+    one, other = (tabled(rows)["target"]["wer"] for rows in (first, second))
+    there, back = paired(one, other, [{}, {}], 800), paired(other, one, [{}, {}], 800)
+    assert there["difference"] == pytest.approx(-back["difference"])
+    assert there["share_better"] == pytest.approx(1 - back["share_better"])
+    assert [there["low"], there["high"]] == pytest.approx([-back["high"], -back["low"]])
+    same = paired(one, one, [{}, {}], 100)
+    assert same["difference"] == 0 and same["share_better"] == 0.5
+
+
+def test_seeds_are_averaged_and_texts_drawn_as_wholes():
+    single = [row("target", f"u{i}", float(i), text="t") for i in range(4)]
+    kinds = (("", -1.0, "0"), ("--s7", 3.0, "7"))
+    seeds = [row("target", f"u{i}{suffix}", i + add, seed=seed, text="t") for i in range(4) for suffix, add, seed in kinds]
+    found = paired(tabled(single)["target"]["wer"], tabled(seeds)["target"]["wer"], [{}, {}], 100)
+    assert found["difference"] == pytest.approx(1.0) and found["n"] == 4 and found["texts"] == 1 and found["low"] is None
+
+
+def test_near_the_reference_is_what_is_compared():
+    ideal = {"u": row("recordings/target", "u", 5.0), "v": row("recordings/target", "v", 5.0)}
+    one = {u: row("target", u, 9.0, better="near reference") for u in "uv"}
+    other = {u: row("target", u, 2.0, better="near reference") for u in "uv"}
+    found = paired(one, other, [ideal, ideal], 100)
+    assert found["means"] == [4.0, 3.0] and found["difference"] == -1.0 and found["share_better"] == 1.0
+
+
+def test_other_judges_are_refused():
+    one = tabled([row("target", "u", 1.0)])
+    other = tabled([row("target", "u", 1.0, version="2")])
+    with pytest.raises(UserError, match=r"wer was judged by m 1 in a and by m 2 in b: score both with the same one") as caught:
+        compared(one, other, "target", [], 10, ["a", "b"])
+    assert "\n" not in str(caught.value)
+
+
+def test_mistakes_are_one_line(tmp_path):
+    for name in ("a", "b"):
+        run(tmp_path, name, [row("target", "u", 1.0), row("target", "v", math.nan)])
+    for changes, line in (
+        ({"runs": ["s/a"]}, "give two"),
+        ({"set": "sauce"}, r"set=sauce: s/a has no scores of it.*there are target"),
+        ({"metric": ["mcd"]}, r"metric=\[mcd\]: not both runs have it on target; both have wer"),
+    ):
+        with pytest.raises(ConfigError, match=line):
+            compare(asked(tmp_path, **changes))
+    with pytest.raises(UserError, match="no such run"):
+        compare(asked(tmp_path, runs=["s/a", "s/none"]))

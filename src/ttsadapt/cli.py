@@ -9,6 +9,7 @@ COMMANDS = {
     "prepare": "lay a corpus out on disk: recordings, transcripts, durations",
     "train": "adapt a model (pretraining it first where needed), score it, keep everything in a run folder",
     "evaluate": "synthesise and score the test sentences of a finished run",
+    "decode": "compare settings of decoding (temperature, top-k ...) on a finished run",
     "analyze": "rank the blocks of a model by what they know of speaker and emotion",
     "synthesize": "speak a text with a finished run",
     "export": "write a finished run's model in its authors' own format, adapters merged in",

@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from ttsadapt.reports.clips import Clip, Listening
 from ttsadapt.reports.compare import Preservation, Table, main_table, ordered, reading
+from ttsadapt.reports.decoding import Swept
 from ttsadapt.reports.numbers import count, fixed, percent, seconds
 from ttsadapt.reports.plots import svg
 from ttsadapt.reports.provenance import date, what_ran
@@ -24,6 +25,8 @@ from ttsadapt.reports.tables import NOTE, ROLES
 ALT = {
     "tradeoff": "Scatter of gain on target over forgetting on source, one panel a metric; its figures are in the table above.",
     "losses": "Loss terms over steps, one panel a term, one line a run.",
+    "divergence": "Validation loss and validated metrics over steps, a row for each run and set; the sentences above hold the best steps.",
+    "decoding": "Metrics against settings of decoding; the sentences above hold the best settings.",
     "blocks": "Weight of every block in the emotion probe and in the speaker probe.",
 }
 FEW_COLUMNS = 14
@@ -37,6 +40,8 @@ def render(
     heard: Sequence[Listening],
     figures: Mapping[str, Figure],
     sequences: Sequences,
+    diverging: Sequence[str] = (),
+    sweeps: Sequence[Swept] = (),
 ) -> str:
     environment = Environment(
         loader=PackageLoader("ttsadapt.reports", "templates"),
@@ -59,6 +64,8 @@ def render(
         drift=[s for s in systems.study.sets if any(x.drift(s) is not None for x in systems)],
         preservation=preservation,
         sequences=sequences,
+        diverging=[named(systems, sentence) for sentence in diverging],
+        sweeps=[(s, [Markup(svg(f, f"decoding-{i}-{j}", ALT["decoding"])) for j, f in enumerate(s.figures)]) for i, s in enumerate(sweeps)],
         figures={name: Markup(svg(figure, name, ALT[name])) for name, figure in figures.items()},
         probes=probes(systems),
         heard=heard,

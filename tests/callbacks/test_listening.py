@@ -39,7 +39,7 @@ class Mouth(torch.nn.Module):
         torch.rand(5), np.random.rand(3), random.random()
         self.net.eval()
         self.asked.append([(r.id, r.seed) for r in requests])
-        level = 1.1 + float(torch.sin(sum(p.detach().abs().sum() for p in self.net.parameters())))  # neither up nor down for ever
+        level = 1.1 + float(torch.sin(9 * sum(p.detach().abs().sum() for p in self.net.parameters())))  # neither up nor down for ever
         return [torch.full((800,), level) for _ in requests]
 
 

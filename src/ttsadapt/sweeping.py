@@ -25,7 +25,7 @@ from ttsadapt.metrics.subset import subset
 from ttsadapt.scoring import judge_needs
 from ttsadapt.speaking import speak
 
-COLUMNS = ("on", "setting", "default", "seed", "utterance", "metric", "value", "unit", "better", "model", "version", "text", "weight")
+COLUMNS = ("set", "setting", "default", "seed", "utterance", "metric", "value", "unit", "better", "model", "version", "text", "weight")
 RECORDINGS = "recordings"
 """stands for the setting where the recordings themselves are scored"""
 Setting = dict[str, float]
@@ -51,7 +51,7 @@ def sweep(cfg: DictConfig, folder: Path, asked: Sequence[str]) -> None:
         raise ConfigError("metric=[] compares nothing: name metrics, such as metric=[mcd,f0]")
     ensure(*judge_needs(assembly, metrics))
     learner.to(_device(cfg.trainer.accelerator))
-    Sweep(assembly, learner.backbone, metrics, cfg.on, cfg.limit, folder).run(combinations(grid), cfg.seeds)
+    Sweep(assembly, learner.backbone, metrics, cfg.sentences, cfg.limit, folder).run(combinations(grid), cfg.seeds)
     from ttsadapt.reports.decoding import report
 
     print("\n".join(report(folder)))
@@ -103,7 +103,7 @@ class Sweep:
         """The metrics by which not all sentences are scored."""
         have: dict[tuple[str, str, str], set[str]] = {}
         for r in self.rows:
-            if (r["on"], r["setting"], r["seed"]) == (self.on, name, str(seed)):
+            if (r["set"], r["setting"], r["seed"]) == (self.on, name, str(seed)):
                 have.setdefault((r["metric"], r["model"], r["version"]), set()).add(r["utterance"])
         return {
             key: metric
@@ -123,10 +123,10 @@ class Sweep:
         if not metrics:
             return
         new = score_set(metrics, name, audio, self.utterances, self.assembly.corpus.folder, self.assembly.cache)
-        about = {"on": self.on, "setting": name, "default": int(default), "seed": str(seed)}
+        about = {"set": self.on, "setting": name, "default": int(default), "seed": str(seed)}
         again = {(r["metric"], r["utterance"]) for r in new}
         mine = (self.on, name, str(seed))
-        kept = [r for r in self.rows if (r["on"], r["setting"], r["seed"]) != mine or (r["metric"], r["utterance"]) not in again]
+        kept = [r for r in self.rows if (r["set"], r["setting"], r["seed"]) != mine or (r["metric"], r["utterance"]) not in again]
         self.rows = [*kept, *({c: str(v) for c, v in (row | about).items() if c in COLUMNS} for row in new)]
         with replacing(self.path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
             writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")

@@ -144,7 +144,8 @@ class DecodeConfig(TrainConfig):
     """a run folder, or <study>/<run id>; None: the run that `ttsadapt train` makes of the same config"""
     decoding: Node
     """numbers or lists of numbers by setting; None: as the run's backbone says"""
-    on: str
+    sentences: str
+    """<set>.<split>"""
     limit: Positive | None
     seeds: Positive
 

@@ -85,7 +85,7 @@ def read(path: Path) -> list[Decoded]:
     try:
         with open(path, newline="", encoding="utf-8") as file:
             rows = [row | {"value": float(row["value"]), "weight": float(row["weight"])} for row in csv.DictReader(file)]
-        return [_decoded(on, [r for r in rows if r["on"] == on]) for on in dict.fromkeys(r["on"] for r in rows)]
+        return [_decoded(on, [r for r in rows if r["set"] == on]) for on in dict.fromkeys(r["set"] for r in rows)]
     except (KeyError, TypeError, ValueError) as error:
         raise UserError(f"{path} is no table of settings ({error!r}): delete it and run `ttsadapt decode` again") from error
 
@@ -165,7 +165,7 @@ def summary(d: Decoded) -> dict[str, Any]:
     own = {m: {"default": plain(d.estimate(d.default, m)), "recordings": plain(d.estimate(RECORDINGS, m))} for m in best}
     about = {m: {"unit": i.unit, "better": i.better, "judges": [list(j) for j in i.judges]} for m, i in d.metrics.items()}
     return {
-        "on": d.on, "seeds": d.seeds, "metrics": about, "default": d.settings.get(d.default),
+        "set": d.on, "seeds": d.seeds, "metrics": about, "default": d.settings.get(d.default),
         "settings": [entry(name) for name in d.settings], "best": {m: one[m] | own[m] for m in one},
     }  # fmt: skip
 

@@ -25,13 +25,15 @@ SIGN: dict[str, Literal["min", "max"]] = {"lower": "min", "higher": "max"}
 
 def listeners(cfg: DictConfig) -> dict[str, UtteranceMetric]:
     """The metrics that `validation.metric` names, with the run's own settings where it has them. ConfigError for a name of none."""
-    names = list((cfg.get("validation") or {}).get("metric") or ())
-    return {name: instantiate(cfg.metric.get(name) or _composed(name)) for name in names}
+    nodes: dict[str, Any] = {}
+    for name in (cfg.get("validation") or {}).get("metric") or ():
+        nodes |= {name: cfg.metric[name]} if name in cfg.metric else _composed(name)
+    return {str(name): instantiate(node) for name, node in nodes.items()}
 
 
-def _composed(name: str) -> DictConfig:
+def _composed(name: str) -> dict[Any, Any]:
     try:
-        return composed(f"metric=[{name}]").metric[name]
+        return dict(composed(f"metric=[{name}]").metric)
     except ConfigError as error:
         raise ConfigError(f"validation.metric=[{name}]: {error}") from error
 

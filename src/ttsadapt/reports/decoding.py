@@ -184,7 +184,7 @@ def words(d: Decoded) -> list[str]:
         if name == d.default:
             lines.append(f"{said}, the run's own setting (best of {len(d.settings)})")
             continue
-        how = "better beyond chance" if change.sign > 0 else "no more than chance"
+        how = "the interval excludes 0" if change.sign > 0 else "within chance"
         own_said = f"the run's own ({d.told(d.default)}) {_written(own, digits, info.unit)}"
         gain = f"{fixed(change.mean, digits, True)} {bounds(change, digits, True)}".strip()
         lines.append(f"{said}; {own_said}; paired gain {gain}: {how} (best of {len(d.settings)}, so it flatters)")

@@ -10,7 +10,7 @@ from ttsadapt.choice import direction, listeners
 from ttsadapt.config.identity import run_folder, run_id
 from ttsadapt.errors import ConfigError
 
-HEARD = ("validation.metric=[mcd,f0]", "validation.sentences=2", "evaluation.limit=1", "trainer.val_every=4")
+HEARD = ("validation.metric=[mcd,wada_snr]", "metric=[wada_snr]", "validation.sentences=2", "evaluation.limit=1", "trainer.val_every=4")
 
 
 @pytest.fixture(scope="module")

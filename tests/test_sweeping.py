@@ -80,9 +80,9 @@ def sweep(cfg, folder, **wanted):
     from ttsadapt import sweeping
 
     grid = wanted.pop("grid")
-    asked = composed("metric=[mcd,articulation]", "limit=2", f"seeds={wanted.pop('seeds', 1)}", name="decode")
+    asked = composed("metric=[energy_range,articulation]", "limit=2", f"seeds={wanted.pop('seeds', 1)}", name="decode")
     asked.decoding.update(grid)
-    sweeping.sweep(asked, folder, ["metric=[mcd,articulation]"])
+    sweeping.sweep(asked, folder, ["metric=[energy_range,articulation]"])
     with open(folder / "decoding.csv", newline="") as file:
         return list(csv.DictReader(file))
 
@@ -98,7 +98,7 @@ def test_a_sweep_scores_what_has_not_been_scored(spoken, monkeypatch, capsys):
     assert own["temperature"] == 0.4 and own["top_k"] == 20 and len(said) == 3  # its own setting beside the two
     per = {(r["setting"], r["seed"], r["metric"]) for r in rows if r["setting"] != "recordings"}
     assert len(per) == 3 * 2 and all(r["set"] == "target.valid" for r in rows)
-    values = {r["setting"]: r["value"] for r in rows if r["metric"] == "mcd"}
+    values = {r["setting"]: r["value"] for r in rows if r["metric"] == "energy_range"}
     assert len(set(values.values())) == 4  # each sounds different, and the recordings are the fourth
     table = (folder / "decoding.csv").read_bytes()
     assert sweep(cfg, folder, grid={"temperature": [0.1, 2]}) == rows and (folder / "decoding.csv").read_bytes() == table
@@ -107,11 +107,17 @@ def test_a_sweep_scores_what_has_not_been_scored(spoken, monkeypatch, capsys):
     assert len(said) == 3 + 1 + 3 and [r for r in more if r in rows] == rows
     found = json.loads((folder / "decoding.json").read_text())
     (only,) = found
-    assert len(only["settings"]) == 4 and only["seeds"] == 2 and set(only["best"]) == {"mcd", "articulation"}
-    means = {json.dumps(s["setting"]): s["scores"]["mcd"]["mean"] for s in only["settings"]}
-    best = only["best"]["mcd"]
-    assert best["score"]["mean"] == min(means.values()) and best["default"]["mean"] == means[json.dumps(only["default"])]
-    assert best["change"]["mean"] == pytest.approx(best["default"]["mean"] - best["score"]["mean"])
+    assert len(only["settings"]) == 4 and only["seeds"] == 2 and set(only["best"]) == {"energy_range", "articulation"}
+    ideal = {r["utterance"]: float(r["value"]) for r in rows if r["setting"] == "recordings" and r["metric"] == "energy_range"}
+    away = {}  # of each setting, how far from the recording each clip is
+    for r in more:
+        if r["metric"] == "energy_range" and r["setting"] != "recordings":
+            away.setdefault(r["setting"], []).append(abs(float(r["value"]) - ideal[r["utterance"]]))
+    means = {name: sum(values) / len(values) for name, values in away.items()}
+    best = only["best"]["energy_range"]
+    nearest = min(means, key=means.get)
+    assert best["setting"] == json.loads(nearest) and best["default"]["n"] == 2
+    assert best["change"]["mean"] == pytest.approx(means[json.dumps(own, sort_keys=True)] - means[nearest])
     assert only["best"]["articulation"]["recordings"]["mean"] > 0
     assert (folder / "decoding.png").stat().st_size > 1000
 
@@ -157,3 +163,28 @@ def test_nothing_to_compare_is_one_line(spoken):
     _, folder = spoken
     with pytest.raises(ConfigError, match="decoding has no value"):
         run(composed(name="decode"), folder, [])
+
+
+def test_the_best_is_where_the_metric_likes_it_with_the_default_beside_it(tmp_path):
+    from ttsadapt.reports.decoding import read, report, words
+    from ttsadapt.sweeping import COLUMNS
+
+    settings = ['{"temperature": 0.5, "top_k": 5.0}', '{"temperature": 1.0, "top_k": 5.0}', '{"temperature": 1.5, "top_k": 5.0}']
+    values = {"per": ("lower", [10, 8, 20]), "mos": ("higher", [3, 2.5, 2])}
+    rows = [
+        {"set": "target.valid", "setting": s, "default": int(i == 0), "seed": seed, "utterance": f"u{u}", "metric": m, "unit": "%",
+         "better": better, "value": levels[i] * (1 + 0.01 * u) + seed, "model": "x", "version": "1", "text": f"t{u}", "weight": 1}
+        for m, (better, levels) in values.items() for i, s in enumerate(settings) for seed in (0, 1) for u in range(6)
+    ]  # fmt: skip
+    with open(tmp_path / "decoding.csv", "w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+    (found,) = read(tmp_path / "decoding.csv")
+    assert [found.best(m) for m in ("per", "mos")] == [settings[1], settings[0]] and found.varied == ["temperature"]
+    assert found.estimate(settings[1], "per").mean == pytest.approx(8 * 1.025 + 0.5) and found.estimate(settings[1], "per").n == 6
+    assert found.change(settings[1], "per").mean == pytest.approx(2 * 1.025) and found.change(settings[2], "mos").sign == -1
+    per, mos = words(found)
+    assert "best at temperature 1, 8.7" in per and "the run's own (temperature 0.5) 10.7" in per and "paired gain +2.05" in per
+    assert "the interval excludes 0 (best of 3" in per and "the run's own setting (best of 3)" in mos
+    assert report(tmp_path)[:2] == [per, mos] and json.loads((tmp_path / "decoding.json").read_text())[0]["best"]["per"]["score"]["n"] == 6

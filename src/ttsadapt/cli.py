@@ -10,6 +10,7 @@ COMMANDS = {
     "train": "adapt a model (pretraining it first where needed), score it, keep everything in a run folder",
     "evaluate": "synthesise and score the test sentences of a finished run, or any recordings",
     "compare": "ask whether one finished run is better than another: a paired bootstrap of their scores",
+    "decode": "compare settings of decoding (temperature, top-k ...) on a finished run",
     "analyze": "rank the blocks of a model, or (analysis=diversity) say how diverse recordings are",
     "synthesize": "speak a text with a finished run",
     "export": "write a finished run's model in its authors' own format, adapters merged in",

@@ -17,6 +17,8 @@ from ttsadapt.analysis.told import picture, table
 from ttsadapt.artifacts import ensure
 from ttsadapt.assembly import Assembly, Run, restore
 from ttsadapt.backbones.base import Request
+from ttsadapt.backbones.knobs import decoding
+from ttsadapt.choice import scored_weights
 from ttsadapt.config.base import untuned_config
 from ttsadapt.config.identity import run_folder
 from ttsadapt.data.audio import save
@@ -42,8 +44,8 @@ def restored(folder: Path) -> tuple[Assembly, Learner]:
 def _tuned(assembly: Assembly, folder: Path) -> Learner:
     learner, claims = build_learner(assembly)
     if claims:
-        last = folder / "checkpoints" / "last.ckpt"
-        learner.load_state_dict(learner.completed(restore(last), str(last)))
+        chosen = scored_weights(assembly.cfg, folder)
+        learner.load_state_dict(learner.completed(restore(chosen), str(chosen)))
     return learner.eval()
 
 
@@ -115,7 +117,8 @@ def synthesize(cfg: DictConfig, folder: Path) -> None:
         raise UserError(f"speaker={cfg.speaker}: the run's data has {', '.join(sorted(voices))}")
     asked = replace(voice, id="spoken", text=cfg.text, emotion=cfg.emotion, language=cfg.language, phones=(), context=())
     request: Request = replace(learner.backbone.frontend.request(asked), seed=cfg.seed)
-    (wave,) = learner.backbone.synthesize([request])
+    with decoding(learner.backbone, {name: value for name, value in cfg.decoding.items() if value is not None}):
+        (wave,) = learner.backbone.synthesize([request])
     save(Path(cfg.out), wave, learner.backbone.sample_rate)
     print(f"{cfg.out}: {len(wave) / learner.backbone.sample_rate:.2f} s in the voice {voice.speaker}, {cfg.emotion}")
 

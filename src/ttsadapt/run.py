@@ -15,6 +15,7 @@ from safetensors.torch import save
 from ttsadapt.artifacts import ensure
 from ttsadapt.assembly import Assembly, Run, run_lock
 from ttsadapt.callbacks.samples import Samples
+from ttsadapt.choice import checkpoints_of, choose, direction, listen, listeners, refuse_unknown_monitor
 from ttsadapt.config.base import untuned_config
 from ttsadapt.config.identity import code_hash, run_folder, run_id, status
 from ttsadapt.data.features import FeatureSet
@@ -46,6 +47,7 @@ def train(cfg: DictConfig, locked: bool = False) -> float | None:
     `locked`: the process that asked for this one holds the run's lock.
     """
     refuse_idle(cfg)  # before there is a folder: what can never run leaves nothing behind
+    direction(cfg, listeners(cfg))
     folder = run_folder(cfg)
     folder.mkdir(parents=True, exist_ok=True)
     if not is_main():
@@ -75,18 +77,22 @@ def _train(cfg: DictConfig, folder: Path) -> float | None:
     write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
     assembly = Assembly(cfg)
     metrics = assembled(cfg.metric)
+    ears = listeners(cfg) if cfg.strategy else {}
     ensure(*assembly.corpora)  # what follows reads them
-    ensure(*assembly.needs(), *judge_needs(assembly, metrics))
+    ensure(*assembly.needs(), *judge_needs(assembly, metrics), *judge_needs(assembly, ears))
     learner, claims = build_learner(assembly)
     if claims and not assembly.pretrained and set(cfg.strategy) != {"full"} and is_main():
         print("base=null: the weights are drawn at random, so there is nothing to preserve and no floor to compare with", flush=True)
-    stopwatch, trainer = Stopwatch(), None
+    stopwatch, trainer, chosen = Stopwatch(), None, {}
     if claims:
         data = build_data(assembly, learner)
+        listening = listen(assembly, ears, valid_sets(assembly))
+        refuse_unknown_monitor(assembly, learner.backbone, valid_sets(assembly), listening)
+        checkpoints = checkpoints_of(cfg, folder, listening)
         loggers = build_loggers(cfg, folder, run_id(cfg), name_of(cfg), learner.base_hash)
         heard = Samples(assembly.utterances(f"{assembly.learnt}.valid")[:2])
         kept = [instantiate(cfg.prefix)] if cfg.get("prefix") else []
-        trainer = build_trainer(cfg, folder, loggers, [stopwatch, heard, *kept])
+        trainer = build_trainer(cfg, folder, loggers, [stopwatch, heard, *kept, *([listening] if listening else [])], checkpoints)
         last = folder / "checkpoints" / "last.ckpt"
         try:
             trainer.fit(learner, data, ckpt_path=str(last) if cfg.resume and last.is_file() else None, weights_only=True)
@@ -97,12 +103,13 @@ def _train(cfg: DictConfig, folder: Path) -> float | None:
         stopwatch.steps = trainer.global_step  # not in a hook: a run that was killed after its last step trains nothing more
         if not is_main():
             return None
+        chosen = choose(cfg, learner, checkpoints)
         _keep(learner, assembly, folder)
     # The training graph is gone: what follows looks at the tuned model only.
     learner.eval().to("cpu" if trainer is None else trainer.strategy.root_device)
     untuned = Run(untuned_config(cfg), first=assembly.needs()) if claims and assembly.pretrained and metrics else None
     scored = score_run(assembly, learner, metrics, folder, untuned)
-    summary = summarise(cfg, learner, stopwatch) | scored
+    summary = summarise(cfg, learner, stopwatch) | chosen | scored
     write_json(folder / "provenance.json", provenance(cfg, learner.base_hash, assembly.corpus.folder.name, stopwatch))
     if trainer is not None:
         uses = [Used(f"base-{learner.base_hash}", "base", learner.base_hash)] if learner.base_hash else []

@@ -18,13 +18,14 @@ from ttsadapt.callbacks.throughput import Throughput
 from ttsadapt.loggers.base import RunLogger
 
 
-def build_trainer(cfg: DictConfig, folder: Path, loggers: list[RunLogger], callbacks: list[L.Callback]) -> L.Trainer:
+def build_trainer(
+    cfg: DictConfig, folder: Path, loggers: list[RunLogger], callbacks: list[L.Callback], checkpoints: Checkpoints
+) -> L.Trainer:
     wanted = cfg.trainer
     quiet()
-    monitor = f"valid/{cfg.train_on}/loss"
     switches: list[L.Callback] = [*[GradientCheckpointing()] * wanted.gradient_checkpointing, *[Compiled()] * wanted.compile]
     # The guard comes before the checkpoints: a loss that is not finite is never saved.
-    safety = [FiniteLoss(), RandomState(), Throughput(), Checkpoints(folder / "checkpoints", wanted.checkpoint_every, monitor)]
+    safety = [FiniteLoss(), RandomState(), Throughput(), checkpoints]
     return L.Trainer(
         max_steps=wanted.max_steps or -1, max_epochs=wanted.max_epochs or -1, accelerator=wanted.accelerator, devices=wanted.devices,
         strategy=wanted.strategy, precision=wanted.precision, gradient_clip_val=wanted.gradient_clip,

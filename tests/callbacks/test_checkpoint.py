@@ -109,7 +109,7 @@ def test_full_disk_in_a_run_keeps_the_last_checkpoint(tmp_path: Path) -> None:
 
 
 def test_unknown_monitor_names_what_is_logged(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match=r"monitor=valid/nothing.*valid/target/loss"):
+    with pytest.raises(ConfigError, match=r"checkpoint.monitor=valid/nothing.*valid/target/loss"):
         train(tmp_path, steps=4, monitor="valid/nothing")
 
 

@@ -22,6 +22,7 @@ from torchdata.stateful_dataloader import StatefulDataLoader
 
 from ttsadapt.callbacks.checkpoint import Checkpoints, SafeCheckpointIO, last_checkpoint
 from ttsadapt.callbacks.guard import FiniteLoss
+from ttsadapt.callbacks.listening import Listening
 from ttsadapt.callbacks.state import RandomState
 from ttsadapt.callbacks.throughput import Throughput
 from ttsadapt.loggers.csv import CSVLogger
@@ -110,6 +111,9 @@ def train(
     callbacks: list | None = None,
     guard: FiniteLoss | None = None,
     monitor: str = "valid/target/loss",
+    mode: str = "min",
+    patience: int | None = None,
+    listening: Listening | None = None,
     workers: int = 0,
     **options,
 ) -> tuple[Module, lightning.Trainer]:
@@ -117,7 +121,8 @@ def train(
     model = module()
     loader = StatefulDataLoader(Rows(), sampler=Shuffled(), batch_size=None, collate_fn=collate, num_workers=workers)
     valid = torch.utils.data.DataLoader(list(range(8)), batch_size=4, collate_fn=collate)
-    parts = [RandomState(), guard or FiniteLoss(), Throughput(), *(callbacks or []), Checkpoints(folder / "checkpoints", every, monitor)]
+    saved = Checkpoints(folder / "checkpoints", every, monitor, mode, patience, listening)
+    parts = [RandomState(), guard or FiniteLoss(), Throughput(), *(callbacks or []), saved]
     common = {
         "accelerator": "cpu", "devices": 1, "max_steps": steps, "max_epochs": -1, "accumulate_grad_batches": 2, "val_check_interval": 4,
         "log_every_n_steps": 1, "num_sanity_val_steps": 0, "enable_progress_bar": False, "enable_model_summary": False,

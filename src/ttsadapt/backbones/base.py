@@ -9,6 +9,7 @@ from typing import Any, ClassVar, NamedTuple, Self
 import torch
 from torch import Tensor, nn
 
+from ttsadapt.backbones.knobs import SAMPLING, Knob
 from ttsadapt.data.utterance import Utterance
 from ttsadapt.errors import CheckpointError
 from ttsadapt.heads import Heads
@@ -122,6 +123,11 @@ class Backbone(nn.Module, ABC):
     def slots(self) -> dict[str, Slot]:
         """Where bottlenecks go, by group; in a Transformer after each block's feed-forward, before the residual."""
         return {}
+
+    @property
+    def knobs(self) -> dict[str, Knob]:
+        """Settings of synthesis that need no training to be changed, by name."""
+        return dict(SAMPLING) if hasattr(self, "sampling") else {}
 
     def voice_vector(self, speaker: Tensor) -> Tensor:
         """(B, E) vectors of voices -> (B, E') as the model itself takes them in."""

@@ -20,6 +20,7 @@ from ttsadapt.backbones.csm_parts import Llamas, check_fits, embed_codewords, la
 from ttsadapt.backbones.decoding import in_batches, least_risk
 from ttsadapt.backbones.ending import tell
 from ttsadapt.backbones.frames import causal, choose, level_tables, right_padded, uniforms, weights
+from ttsadapt.backbones.knobs import Knob
 from ttsadapt.backbones.official import Origin
 from ttsadapt.backbones.parts import evaluating
 from ttsadapt.backbones.pretrained import OfficialFolder, expect, write_folder
@@ -111,6 +112,11 @@ class Csm(Backbone):
         self._source: Path | None = None
         if codec_embedding:
             embed_codewords(self.lm, frontend)
+
+    @property
+    def knobs(self) -> dict[str, Knob]:
+        drawn = {} if self.minimum_risk else {"acoustic_temperature": Knob("acoustic_temperature")}
+        return {"temperature": Knob("temperature"), "top_k": Knob("top_k", whole=True), **drawn}
 
     @property
     def blocks(self) -> dict[str, dict[str, nn.Module]]:

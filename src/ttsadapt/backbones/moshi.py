@@ -18,6 +18,7 @@ from ttsadapt.backbones.base import Backbone, Batch, Request, Slot
 from ttsadapt.backbones.decoding import in_batches, least_risk
 from ttsadapt.backbones.ending import tell
 from ttsadapt.backbones.frames import causal, choose, level_tables, right_padded, uniforms, weights
+from ttsadapt.backbones.knobs import Knob
 from ttsadapt.backbones.moshi_frontend import MoshiFrontend
 from ttsadapt.backbones.moshi_parts import LAYOUT, Speaker, Streams, check_fits, draw, embed_codewords, new_config
 from ttsadapt.backbones.official import Origin
@@ -99,6 +100,11 @@ class Moshi(Backbone):
             draw(self.lm)
         if codec_embedding:
             embed_codewords(self.lm, frontend)
+
+    @property
+    def knobs(self) -> dict[str, Knob]:
+        drawn = {} if self.minimum_risk else {"acoustic_temperature": Knob("acoustic_temperature")}
+        return {"temperature": Knob("temperature"), "top_k": Knob("top_k", whole=True), **drawn}
 
     @property
     def blocks(self) -> dict[str, dict[str, nn.Module]]:

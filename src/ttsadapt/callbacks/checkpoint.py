@@ -13,6 +13,7 @@ from lightning.pytorch import LightningModule, Trainer
 from lightning.pytorch.callbacks import Checkpoint
 from lightning.pytorch.trainer.states import TrainerFn
 
+from ttsadapt.callbacks.listening import Listening
 from ttsadapt.errors import CheckpointError, ConfigError, UserError
 from ttsadapt.files import replacing
 from ttsadapt.loggers.base import RunLogger
@@ -92,16 +93,31 @@ class _Sink:
 class Checkpoints(Checkpoint):
     """`last.ckpt` every `every` optimiser steps and at the end (resume); `best.ckpt` (weights) at the best validation.
 
+    With `patience`, training stops after so many validations that knew the monitored value and did not better it. Lightning's
+    EarlyStopping forgets, when a run that it has stopped is started again, that it has, and counts values of earlier validations
+    again where the monitored one is not known each time.
+
     A step is saved when all that belongs to it is done: its row logged, and the validation that follows it, if one does.
     Otherwise a run resumed from there would lack that row or skip that validation. Never between the batches of one
     optimiser step. The training loader must have a length: without one Lightning fetches a batch ahead of what is saved.
     """
 
-    def __init__(self, folder: Path | str, every: int = 100, monitor: str = "valid/target/loss", mode: str = "min") -> None:
+    def __init__(
+        self,
+        folder: Path | str,
+        every: int = 100,
+        monitor: str = "valid/target/loss",
+        mode: str = "min",
+        patience: int | None = None,
+        listening: Listening | None = None,
+    ) -> None:
+        """`mode`: "min" or "max". `listening`: what logs `monitor`, if it is no loss, and not at each validation perhaps."""
         if every < 1 or mode not in ("min", "max"):
             raise ConfigError(f"checkpoints: every={every} must be at least 1 and mode={mode!r} 'min' or 'max'")
         self.folder, self.every, self.monitor, self.mode = Path(folder), every, monitor, mode
+        self.patience, self.listening = patience, listening
         self.best: float | None = None
+        self.best_step = self.waited = 0
         self._step = self._saved = 0
         self._due = False
 
@@ -114,10 +130,21 @@ class Checkpoints(Checkpoint):
         return self.folder / "best.ckpt"
 
     def state_dict(self) -> dict[str, Any]:
-        return {"best": self.best}
+        return {"best": self.best, "best_step": self.best_step, "waited": self.waited}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         self.best = state["best"]
+        self.best_step, self.waited = state.get("best_step", 0), state.get("waited", 0)
+
+    @property
+    def stopped(self) -> bool:
+        """Whether patience is at an end."""
+        return self.patience is not None and self.waited >= self.patience
+
+    def summary(self) -> dict[str, Any]:
+        """For summary.json: what was monitored, its best value and after how many steps that was."""
+        best = {"step": self.best_step, "value": self.best} if self.best is not None else None
+        return {"monitor": self.monitor, "mode": self.mode, "best": best, "stopped_early": self.stopped}
 
     def setup(self, trainer: Trainer, pl_module: LightningModule, stage: str) -> None:
         if stage == "fit" and trainer.is_global_zero:
@@ -126,6 +153,9 @@ class Checkpoints(Checkpoint):
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
         self._step = self._saved = trainer.global_step
+        trainer.should_stop = trainer.should_stop or self.stopped
+        if trainer.global_step == 0 and trainer.is_global_zero:
+            self.best_path.unlink(missing_ok=True)  # of an attempt that starts again
         for logger in _loggers(trainer):
             logger.rewind(trainer.global_step)
 
@@ -144,7 +174,8 @@ class Checkpoints(Checkpoint):
     def on_validation_end(self, trainer: Trainer, pl_module: LightningModule) -> None:
         if trainer.sanity_checking or trainer.state.fn != TrainerFn.FITTING:
             return
-        self._save_best(trainer)
+        if self.listening is None or self.monitor not in self.listening.names or self.listening.fresh:
+            self._judge(trainer)
         if self._due:
             self._save_last(trainer)
 
@@ -158,16 +189,21 @@ class Checkpoints(Checkpoint):
         trainer.save_checkpoint(self.last_path, weights_only=False)
         self._saved, self._due = trainer.global_step, False
 
-    def _save_best(self, trainer: Trainer) -> None:
+    def _judge(self, trainer: Trainer) -> None:
+        """Save what is best; stop when nothing has been for too long."""
         metrics = trainer.callback_metrics
         if self.monitor not in metrics:
             known = ", ".join(sorted(metrics)) or "nothing"
-            raise ConfigError(f"checkpoints.monitor={self.monitor} is not logged by the validation: choose one of {known}")
+            raise ConfigError(f"checkpoint.monitor={self.monitor} is not logged by the validation: choose one of {known}")
         value = trainer.strategy.broadcast(float(metrics[self.monitor]))  # one decision for all ranks
         better = self.best is None or (value < self.best if self.mode == "min" else value > self.best)
         if math.isfinite(value) and better:
-            self.best = value
+            self.best, self.best_step, self.waited = value, trainer.global_step, 0
             trainer.save_checkpoint(self.best_path, weights_only=True)
+        else:
+            self.waited += 1
+        if self.stopped:
+            trainer.should_stop = self._due = True
 
 
 def _loggers(trainer: Trainer) -> list[RunLogger]:

@@ -1,6 +1,8 @@
 """Random generators in the checkpoint, so that a resumed run draws what the unbroken one would have drawn."""
 
 import random
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
@@ -52,6 +54,16 @@ def _own_generators(trainer: Trainer) -> None:
     for loader in tree_leaves([trainer.train_dataloader, trainer.val_dataloaders]):
         if isinstance(loader, DataLoader) and loader.generator is None:
             loader.generator = torch.Generator().manual_seed(0)
+
+
+@contextmanager
+def untouched() -> Iterator[None]:
+    """Whatever is drawn inside, the generators of this process go on afterwards as if nothing had been."""
+    before = capture()
+    try:
+        yield
+    finally:
+        restore(before)
 
 
 def capture() -> dict[str, Any]:

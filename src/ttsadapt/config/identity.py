@@ -19,9 +19,10 @@ from ttsadapt.files import content_hash, digest, read_json, write_json
 INFRASTRUCTURE = {"study", "paths", "logger", "resume", "report", "prefix"}
 INFRASTRUCTURE_OF_TRAINER = {"devices", "accelerator", "strategy", "compile", "gradient_checkpointing", "threads", "progress"}
 _WORKERS = {"workers", "num_workers", "processes", "cache_folder"}
-_ONLY_TRAINING = {"optimizer", "scheduler", "trainer", "batch_frames", "remember", "prefix"}
+_ONLY_TRAINING = {"optimizer", "scheduler", "trainer", "batch_frames", "remember", "prefix", "validation", "checkpoint"}
 _OFF: Final[dict[str, Any]] = {"stages": [], "remember": ["source"], "only": {"speaker": None, "emotion": None, "language": None}}
 """what changes nothing is no part of an identity: runs made before there were stages stay known"""
+_OFF_CHECKPOINT: Final[dict[str, Any]] = {"mode": "auto", "score": "last", "patience": None}
 _LARGE = 8 << 20  # bytes from which on a content hash is remembered
 
 Status = Literal["missing", "finished", "failed", "partial"]
@@ -35,6 +36,10 @@ def run_id(cfg: DictConfig) -> str:
     names = {f.name for f in fields(TrainConfig) if f.name in cfg} - INFRASTRUCTURE - {"previous"}
     core = {name: _resolved(cfg, name) for name in names}
     core = {k: v for k, v in core.items() if k not in _OFF or v != _OFF[k]}
+    if not (core.get("validation") or {}).get("metric"):
+        core.pop("validation", None)
+    if core.get("checkpoint") == _OFF_CHECKPOINT | {"monitor": f"valid/{cfg.train_on}/loss"}:
+        del core["checkpoint"]
     core["trainer"] = {k: v for k, v in core["trainer"].items() if k not in INFRASTRUCTURE_OF_TRAINER}
     if (cfg.get("prefix") or {}).get("half"):  # the one way of keeping states that changes numbers
         core["prefix"] = {"half": True}

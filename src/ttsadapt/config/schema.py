@@ -43,6 +43,29 @@ class Only:
 
 
 @dataclass
+class Validation:
+    metric: list[str]
+    """names of metrics that listen to what the model says during training"""
+    sentences: Positive
+    """of each set"""
+    sets: list[Literal["target", "source"]]
+    every: Positive
+    """validations"""
+    seed: Annotated[int, ">= 0"]
+
+
+@dataclass
+class Choice:
+    """Of the weights that a run is scored with."""
+
+    monitor: str
+    mode: Literal["auto", "min", "max"]
+    score: Literal["last", "best"]
+    patience: Positive | None
+    """validations without a better value, until training stops"""
+
+
+@dataclass
 class Paths:
     outputs: str
     cache: str
@@ -89,6 +112,8 @@ class TrainConfig:
     resume: bool
     report: bool
     evaluation: Evaluation
+    validation: Validation
+    checkpoint: Choice
     paths: Paths
     trainer: Trainer
     backbone: Node
@@ -129,6 +154,18 @@ class CompareConfig:
 
 
 @dataclass
+class DecodeConfig(TrainConfig):
+    run: str | None
+    """a run folder, or <study>/<run id>; None: the run that `ttsadapt train` makes of the same config"""
+    decoding: Node
+    """numbers or lists of numbers by setting; None: as the run's backbone says"""
+    sentences: str
+    """<set>.<split>"""
+    limit: Positive | None
+    seeds: Positive
+
+
+@dataclass
 class AnalyzeConfig(TrainConfig):
     analysis: Node
 
@@ -151,6 +188,8 @@ class SynthesizeConfig:
     paths: Paths
     accelerator: str
     threads: Positive | None
+    decoding: Node
+    """numbers by setting; None: as the run's backbone says"""
 
 
 @dataclass
@@ -179,6 +218,7 @@ SCHEMAS = {
     "train": TrainConfig,
     "evaluate": EvaluateConfig,
     "compare": CompareConfig,
+    "decode": DecodeConfig,
     "analyze": AnalyzeConfig,
     "prepare": PrepareConfig,
     "synthesize": SynthesizeConfig,

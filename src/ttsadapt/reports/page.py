@@ -13,6 +13,7 @@ from matplotlib.figure import Figure
 
 from ttsadapt.reports.clips import Clip, Listening
 from ttsadapt.reports.compare import Preservation, Table, main_table, ordered, reading
+from ttsadapt.reports.decoding import Swept
 from ttsadapt.reports.diversity import FIGURES, Diversity
 from ttsadapt.reports.numbers import count, fixed, percent, seconds
 from ttsadapt.reports.plots import svg
@@ -26,6 +27,8 @@ ALT = {
     "tradeoff": "Scatter of gain on target over forgetting on source, one panel a metric; its figures are in the table above.",
     "losses": "Loss terms over steps, one panel a term, one line a run.",
     "diversity": "Scatter of gain on target over figures of the training data, a point a run; its correlations are in the table below.",
+    "divergence": "Validation loss and validated metrics over steps, a row for each run and set; the sentences above hold the best steps.",
+    "decoding": "Metrics against settings of decoding; the sentences above hold the best settings.",
     "blocks": "Weight of every block in the emotion probe and in the speaker probe.",
 }
 FEW_COLUMNS = 14
@@ -40,6 +43,8 @@ def render(
     figures: Mapping[str, Figure],
     sequences: Sequences,
     diversity: Diversity,
+    diverging: Sequence[str] = (),
+    sweeps: Sequence[Swept] = (),
 ) -> str:
     environment = Environment(
         loader=PackageLoader("ttsadapt.reports", "templates"),
@@ -64,6 +69,8 @@ def render(
         sequences=sequences,
         diversity=diversity,
         axes=FIGURES,
+        diverging=[named(systems, sentence) for sentence in diverging],
+        sweeps=[(s, [Markup(svg(f, f"decoding-{i}-{j}", ALT["decoding"])) for j, f in enumerate(s.figures)]) for i, s in enumerate(sweeps)],
         figures={name: Markup(svg(figure, name, ALT[name])) for name, figure in figures.items()},
         probes=probes(systems),
         heard=heard,

@@ -93,7 +93,7 @@ def _styles(systems: Systems) -> dict[System, tuple[str, str, bool]]:
     return styles
 
 
-def _grid(count: int, panel: tuple[float, float], columns: int, top: float = 0.35) -> tuple[Figure, list[Axes]]:
+def grid(count: int, panel: tuple[float, float], columns: int, top: float = 0.35) -> tuple[Figure, list[Axes]]:
     """`count` panels of `panel` inches under `top` inches. Fixed margins: the layout engines would draw everything thrice."""
     columns = min(columns, count)
     rows = math.ceil(count / columns)
@@ -109,7 +109,7 @@ def _grid(count: int, panel: tuple[float, float], columns: int, top: float = 0.3
     return figure, list(axes[:count])
 
 
-def _legend(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> None:
+def legend(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> None:
     figure.legend(handles, labels, loc="upper left", bbox_to_anchor=(0, 1), ncols=LEGEND_COLUMNS, fontsize=7.5)
 
 
@@ -120,7 +120,7 @@ def tradeoff(systems: Systems, changes: Table) -> Figure | None:
     names = [name for name in gain if name in lost][:MOST_PANELS]
     if not names:
         return None
-    figure, axes = _grid(len(names), (3.55, 2.75), 3)
+    figure, axes = grid(len(names), (3.55, 2.75), 3)
     for axis, name in zip(axes, names):
         _tradeoff_panel(axis, systems, changes.rows, lost[name], gain[name])
     return figure
@@ -189,7 +189,7 @@ def losses(systems: Systems) -> Figure | None:
     if not names:
         return None
     styles = _styles(systems)
-    figure, axes = _grid(len(names), (2.4, 1.5), 4, top=0.45 + 0.17 * math.ceil(len(styles) / LEGEND_COLUMNS))
+    figure, axes = grid(len(names), (2.4, 1.5), 4, top=0.45 + 0.17 * math.ceil(len(styles) / LEGEND_COLUMNS))
     for axis, name in zip(axes, names):
         for system, curve in _curves(systems, name):
             colour, line, _ = styles[system]
@@ -199,7 +199,7 @@ def losses(systems: Systems) -> Figure | None:
         axis.margins(x=0.02)
         axis.set_xlabel("step")
     handles = [Line2D([], [], color=colour, ls=line, lw=1.4) for colour, line, _ in styles.values()]
-    _legend(figure, handles, [s.label for s in styles])
+    legend(figure, handles, [s.label for s in styles])
     return figure
 
 
@@ -217,10 +217,10 @@ def blocks(systems: Systems) -> Figure | None:
     found = {json.dumps(e, sort_keys=True): e for s in systems.adapted for r in s.runs for e in r.layers}
     if not found:
         return None
-    figure, axes = _grid(len(found), (4.2, 2.1), 3, top=0.6)
+    figure, axes = grid(len(found), (4.2, 2.1), 3, top=0.6)
     for axis, entry in zip(axes, found.values()):
         _blocks_panel(axis, entry)
-    _legend(figure, *axes[0].get_legend_handles_labels())
+    legend(figure, *axes[0].get_legend_handles_labels())
     return figure
 
 

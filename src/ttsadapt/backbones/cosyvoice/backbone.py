@@ -20,6 +20,7 @@ from ttsadapt.backbones.cosyvoice.loading import Came, read, write
 from ttsadapt.backbones.cosyvoice.speech_lm import Prompt, SpeechLM, without_long_silence
 from ttsadapt.backbones.decoding import Sampling, in_batches, uniforms
 from ttsadapt.backbones.ending import tell
+from ttsadapt.backbones.knobs import Knob
 from ttsadapt.backbones.parts import evaluating
 from ttsadapt.codecs.griffin_lim import GriffinLim
 from ttsadapt.errors import CheckpointError, ConfigError
@@ -99,6 +100,12 @@ class CosyVoice(Backbone):
         """After the feed-forwards of the language model and of the flow's estimator (of a U-Net: in its middle)."""
         found: dict[str, Slot] = {part: getattr(self, part).slot for part in self.parts}
         return {part: Slot(slot.width, tuple(f"{part}.{glob}" for glob in slot.modules)) for part, slot in found.items()}
+
+    @property
+    def knobs(self) -> dict[str, Knob]:
+        """Those of the language model's sampling, and of the flow: classifier-free guidance, scale of its noise, steps of its solver."""
+        flow = {"guidance": Knob("flow.guidance"), "flow_temperature": Knob("flow.temperature"), "steps": Knob("steps", 1, whole=True)}
+        return {**super().knobs, **(flow if self.flow is not None else {})}
 
     @property
     def blocks(self) -> dict[str, dict[str, nn.Module]]:

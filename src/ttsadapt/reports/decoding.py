@@ -1,0 +1,234 @@
+"""Quality against settings of decoding: what decoding.csv of a run says, as figures, in words, and drawn."""
+
+import csv
+import json
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from matplotlib import rc_context
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ttsadapt.errors import UserError
+from ttsadapt.files import write_json
+from ttsadapt.reports.numbers import Estimate, bounds, decimals, fixed, interval, paired
+from ttsadapt.reports.plots import LINES, MUTED, SERIES, STYLE, grid, legend, save_png
+from ttsadapt.reports.study import MetricInfo
+from ttsadapt.reports.systems import Systems
+from ttsadapt.reports.tables import markdown
+
+RECORDINGS = "recordings"
+MOST_LINES = 8
+
+
+@dataclass
+class Scores:
+    """One setting's values by one metric: {utterance: mean over seeds}, and how bad they are."""
+
+    values: dict[str, float]
+    badness: dict[str, float]
+    """lower is better, whatever the metric's direction"""
+
+
+@dataclass
+class Decoded:
+    """All that is known of a run's settings on one set of sentences."""
+
+    on: str
+    settings: dict[str, dict[str, float]] = field(default_factory=dict)
+    """by their text; the run's own among them"""
+    default: str = ""
+    metrics: dict[str, MetricInfo] = field(default_factory=dict)
+    scores: dict[tuple[str, str], Scores] = field(default_factory=dict)
+    """by text and metric; RECORDINGS is a text, too"""
+    weights: dict[str, dict[str, float]] = field(default_factory=dict)
+    texts: dict[str, str] = field(default_factory=dict)
+    seeds: int = 1
+
+    def estimate(self, setting: str, metric: str) -> Estimate | None:
+        found = self.scores.get((setting, metric))
+        return interval(found.values, self.weights[metric], self.texts) if found else None
+
+    def change(self, setting: str, metric: str) -> Estimate | None:
+        """Against the run's own setting, paired by utterance; positive = better."""
+        ours, own = self.scores.get((setting, metric)), self.scores.get((self.default, metric))
+        return paired(own.badness, ours.badness, self.weights[metric], self.texts) if ours and own else None
+
+    def best(self, metric: str) -> str | None:
+        """The setting that the metric likes most; of equals the run's own, else the first."""
+        order = sorted(self.settings, key=lambda s: s != self.default)
+        means = {s: e.mean for s in order if (e := self._badness(s, metric))}
+        return min(means, key=means.__getitem__) if means else None
+
+    def _badness(self, setting: str, metric: str) -> Estimate | None:
+        found = self.scores.get((setting, metric))
+        return interval(found.badness, self.weights[metric], self.texts) if found else None
+
+    @property
+    def varied(self) -> list[str]:
+        """Knobs that have more than one value."""
+        names = [n for n in next(iter(self.settings.values()), {}) if all(n in s for s in self.settings.values())]
+        return [n for n in names if len({s[n] for s in self.settings.values()}) > 1]
+
+    def told(self, setting: str) -> str:
+        """ "temperature 0.6, top_k 20": the knobs that were varied."""
+        return ", ".join(f"{n} {self.settings[setting][n]:g}" for n in self.varied) or "its own setting"
+
+
+def read(path: Path) -> list[Decoded]:
+    """One for every set of sentences that was spoken; [] where there is no such file."""
+    if not path.is_file():
+        return []
+    try:
+        with open(path, newline="", encoding="utf-8") as file:
+            rows = [row | {"value": float(row["value"]), "weight": float(row["weight"])} for row in csv.DictReader(file)]
+        return [_decoded(on, [r for r in rows if r["set"] == on]) for on in dict.fromkeys(r["set"] for r in rows)]
+    except (KeyError, TypeError, ValueError) as error:
+        raise UserError(f"{path} is no table of settings ({error!r}): delete it and run `ttsadapt decode` again") from error
+
+
+def _decoded(on: str, rows: Sequence[Mapping[str, Any]]) -> Decoded:
+    found = Decoded(on, texts={r["utterance"]: r["text"] for r in rows}, seeds=len({r["seed"] for r in rows if r["setting"] != RECORDINGS}))
+    ideal = {(r["metric"], r["utterance"]): r["value"] for r in rows if r["setting"] == RECORDINGS}
+    gathered: dict[tuple[str, str], dict[str, list[tuple[float, float]]]] = {}
+    for r in rows:
+        name, metric = r["setting"], r["metric"]
+        if name != RECORDINGS:
+            found.settings.setdefault(name, json.loads(name))
+            found.default = name if r["default"] == "1" else found.default
+        judges = found.metrics[metric].judges if metric in found.metrics else ()
+        judges = tuple(dict.fromkeys((*judges, (r["model"], r["version"]))))
+        found.metrics[metric] = MetricInfo(metric, r["unit"], r["better"], judges)
+        found.weights.setdefault(metric, {})[r["utterance"]] = r["weight"]
+        away = abs(r["value"] - ideal.get((metric, r["utterance"]), math.nan))
+        bad = {"lower": r["value"], "higher": -r["value"]}.get(r["better"], away)
+        gathered.setdefault((name, metric), {}).setdefault(r["utterance"], []).append((r["value"], bad))
+    for key, spoken in gathered.items():
+        means = {u: [sum(v) / len(v) for v in zip(*pairs)] for u, pairs in spoken.items()}
+        found.scores[key] = Scores({u: m[0] for u, m in means.items()}, {u: m[1] for u, m in means.items()})
+    return found
+
+
+def report(run: Path) -> list[str]:
+    """Write decoding.json and, a picture for each set of sentences, decoding.png; gives what is to be said."""
+    decoded = read(run / "decoding.csv")
+    write_json(run / "decoding.json", [summary(d) for d in decoded])
+    lines = [line for d in decoded for line in words(d)]
+    for number, d in enumerate(decoded):
+        if (figure := draw(d)) is not None:
+            save_png(figure, run / ("decoding.png" if number == 0 else f"decoding-{d.on}.png"))
+    return [*lines, f"written to {run}: decoding.csv, decoding.json, decoding.png"]
+
+
+@dataclass
+class Swept:
+    """What a run's settings are worth, for the page of its study."""
+
+    label: str
+    words: list[str]
+    figures: list[Figure]
+
+
+def of_study(systems: Systems) -> list[Swept]:
+    """Of every run, the untuned one too, that has a decoding.csv."""
+    found = []
+    for system in (s for s in systems if s.kind in ("adapted", "floor")):
+        for run in (r for r, prefix in system.sources if not prefix):
+            if decoded := read(run.folder / "decoding.csv"):
+                label = f"{system.label}, seed {run.seed}" if len(system.runs) > 1 and system.adapted else system.label
+                figures = [figure for d in decoded if (figure := draw(d)) is not None]
+                found.append(Swept(label, [line for d in decoded for line in words(d)], figures))
+    return found
+
+
+def to_markdown(sweeps: Sequence[Swept]) -> str:
+    lines = [line for s in sweeps for line in (f"### {markdown(s.label)}", "", *(f"- {markdown(w)}" for w in s.words), "")]
+    return "\n".join(["## Settings of decoding", "", *lines]) if lines else ""
+
+
+def summary(d: Decoded) -> dict[str, Any]:
+    """What decoding.json holds of one set of sentences."""
+
+    def plain(estimate: Estimate | None) -> dict[str, Any] | None:
+        kept = estimate._asdict() if estimate else None
+        return {k: None if isinstance(v, float) and math.isnan(v) else v for k, v in kept.items()} if kept else None
+
+    def entry(name: str) -> dict[str, Any]:
+        scores = {m: plain(d.estimate(name, m)) for m in d.metrics}
+        return {"setting": d.settings[name], "scores": scores, "change": {m: plain(d.change(name, m)) for m in d.metrics}}
+
+    best = {m: entry(b) for m in d.metrics if (b := d.best(m))}
+    one = {m: {"setting": e["setting"], "score": e["scores"][m], "change": e["change"][m]} for m, e in best.items()}
+    own = {m: {"default": plain(d.estimate(d.default, m)), "recordings": plain(d.estimate(RECORDINGS, m))} for m in best}
+    about = {m: {"unit": i.unit, "better": i.better, "judges": [list(j) for j in i.judges]} for m, i in d.metrics.items()}
+    return {
+        "set": d.on, "seeds": d.seeds, "metrics": about, "default": d.settings.get(d.default),
+        "settings": [entry(name) for name in d.settings], "best": {m: one[m] | own[m] for m in one},
+    }  # fmt: skip
+
+
+def words(d: Decoded) -> list[str]:
+    """For every metric the best setting with its interval, the run's own beside it, and whether the difference is more than chance."""
+    lines = []
+    for info in d.metrics.values():
+        name = d.best(info.name)
+        best, own = (d.estimate(s, info.name) if s else None for s in (name, d.default))
+        change = d.change(name, info.name) if name else None
+        if name is None or best is None or own is None or change is None:
+            continue
+        digits = decimals([best, own])
+        said = f"{info.label} on {d.on}: best at {d.told(name)}, {_written(best, digits, info.unit)}"
+        if name == d.default:
+            lines.append(f"{said}, the run's own setting (best of {len(d.settings)})")
+            continue
+        how = "the interval excludes 0" if change.sign > 0 else "within chance"
+        own_said = f"the run's own ({d.told(d.default)}) {_written(own, digits, info.unit)}"
+        gain = f"{fixed(change.mean, digits, True)} {bounds(change, digits, True)}".strip()
+        lines.append(f"{said}; {own_said}; paired gain {gain}: {how} (best of {len(d.settings)}, so it flatters)")
+    return lines
+
+
+def _written(e: Estimate, digits: int, unit: str) -> str:
+    return " ".join(part for part in (fixed(e.mean, digits), bounds(e, digits), unit) if part) + f" (n = {e.n})"
+
+
+def draw(d: Decoded) -> Figure | None:
+    """A row a metric, a column a knob that was varied; a line for each combination of the others."""
+    if not d.varied or not d.metrics:
+        return None
+    with rc_context(STYLE):
+        figure, axes = grid(len(d.metrics) * len(d.varied), (3.2, 2.1), len(d.varied), top=0.6)
+        places = [(info, knob) for info in d.metrics.values() for knob in d.varied]
+        for axis, (info, knob) in zip(axes, places):
+            _panel(axis, d, info, knob)
+        handles = {label: h for axis in axes for h, label in zip(*axis.get_legend_handles_labels())}
+        legend(figure, list(handles.values()), list(handles))
+    return figure
+
+
+def _panel(axis: Axes, d: Decoded, info: MetricInfo, knob: str) -> None:
+    lines: dict[str, list[tuple[float, Estimate]]] = {}
+    for name, setting in d.settings.items():
+        if e := d.estimate(name, info.name):
+            others = ", ".join(f"{n} {setting[n]:g}" for n in d.varied if n != knob)
+            lines.setdefault(others, []).append((setting[knob], e))
+    for i, (others, points) in enumerate(list(lines.items())[:MOST_LINES]):
+        points.sort(key=lambda p: p[0])
+        bars = [[_length(e.mean - e.low) for _, e in points], [_length(e.high - e.mean) for _, e in points]]
+        colour, line = SERIES[i % len(SERIES)], LINES[i // len(SERIES) % len(LINES)]
+        values, means = [x for x, _ in points], [e.mean for _, e in points]
+        axis.errorbar(values, means, yerr=bars, color=colour, ls=line, lw=1.1, marker="o", ms=3.5, elinewidth=0.7, label=others or None)
+    for name, label, style in ((d.default, "the run's own", ":"), (RECORDINGS, "recordings", "--")):
+        if name and (e := d.estimate(name, info.name)):
+            axis.axhline(e.mean, color=MUTED, lw=0.9, ls=style, label=label)
+    n = max((e.n for points in lines.values() for _, e in points), default=0)
+    axis.set_title(f"{info.label} {info.arrow}" + (f" ({info.unit})" if info.unit else "") + f", n = {n}")
+    axis.set_xlabel(knob)
+
+
+def _length(side: float) -> float:
+    """Of one side of an error bar: none where no interval is known."""
+    return 0.0 if math.isnan(side) else max(side, 0.0)

@@ -1,0 +1,146 @@
+"""Settings of decoding compared on a finished run: every one speaks the same sentences with the same seeds, and is scored."""
+
+import csv
+import json
+from collections.abc import Mapping, Sequence
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import DictConfig, OmegaConf
+from tqdm import tqdm
+
+from ttsadapt.artifacts import ensure
+from ttsadapt.assembly import Assembly
+from ttsadapt.backbones.base import Backbone
+from ttsadapt.backbones.knobs import decoding, refuse_settings, settings
+from ttsadapt.errors import ConfigError
+from ttsadapt.evaluation import Row, score_set
+from ttsadapt.files import digest, replacing
+from ttsadapt.finished import restored
+from ttsadapt.metrics.available import assembled
+from ttsadapt.metrics.base import UtteranceMetric
+from ttsadapt.metrics.subset import subset
+from ttsadapt.scoring import judge_needs
+from ttsadapt.speaking import speak
+
+COLUMNS = ("set", "setting", "default", "seed", "utterance", "metric", "value", "unit", "better", "model", "version", "text", "weight")
+RECORDINGS = "recordings"
+"""stands for the setting where the recordings themselves are scored"""
+Setting = dict[str, float]
+
+
+def sweep(cfg: DictConfig, folder: Path, asked: Sequence[str]) -> None:
+    """Leaves decoding.csv (a row per setting x seed x utterance x metric), decoding.json and decoding.png in the run's `folder`.
+
+    `asked`: the overrides, which say whether the run's own metrics and seed are to be used. The run's other files stay as they are.
+    """
+    grid = {name: value if isinstance(value, list) else [value] for name, value in _given(cfg).items()}
+    if not grid:
+        raise ConfigError("decoding has no value: give what is to be compared, such as decoding.temperature=0.6,0.8,1.0")
+    assembly, learner = restored(folder)
+    for setting in combinations(grid):
+        refuse_settings(learner.backbone, setting)
+    if any(o.startswith("evaluation.") for o in asked):
+        assembly.cfg.evaluation = cfg.evaluation
+    if any(o.startswith(("metric=", "metric.", "metric@", "+metric")) for o in asked):
+        assembly.cfg.metric = cfg.metric
+    metrics = assembled(assembly.cfg.metric)
+    if not metrics:
+        raise ConfigError("metric=[] compares nothing: name metrics, such as metric=[mcd,f0]")
+    ensure(*judge_needs(assembly, metrics))
+    learner.to(_device(cfg.trainer.accelerator))
+    Sweep(assembly, learner.backbone, metrics, cfg.sentences, cfg.limit, folder).run(combinations(grid), cfg.seeds)
+    from ttsadapt.reports.decoding import report
+
+    print("\n".join(report(folder)))
+
+
+def _given(cfg: DictConfig) -> dict[str, Any]:
+    found: Any = OmegaConf.to_container(cfg.decoding, resolve=True)
+    return {name: value for name, value in found.items() if value is not None}
+
+
+def combinations(grid: Mapping[str, Sequence[float]]) -> list[Setting]:
+    """Every value with every other."""
+    return [dict(zip(grid, values)) for values in product(*grid.values())]
+
+
+def _device(accelerator: str) -> str:
+    return "cuda" if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available() else "cpu"
+
+
+class Sweep:
+    """What has been scored of a run, and what is still to be."""
+
+    def __init__(
+        self, assembly: Assembly, backbone: Backbone, metrics: Mapping[str, UtteranceMetric], on: str, limit: int | None, folder: Path
+    ) -> None:
+        """`on`: "<set>.<split>", of which `limit` sentences are spoken."""
+        self.assembly, self.backbone, self.metrics, self.on, self.folder = assembly, backbone, metrics, on, folder
+        self.utterances = subset(assembly.utterances(on), limit)
+        self.path = folder / "decoding.csv"
+        self.rows = read_rows(self.path)
+        for metric in metrics.values():
+            metric.open(assembly.corpus.folder, assembly.cache)  # its version is known from now on
+
+    def run(self, wanted: Sequence[Setting], seeds: int) -> None:
+        """Score the recordings, the run's own setting and every one of `wanted`; what is in decoding.csv already is skipped."""
+        self._score(RECORDINGS, False, 0, {u.id: u.audio for u in self.utterances}, self._lacking(RECORDINGS, 0))
+        own = settings(self.backbone)
+        told = {text(own | setting): own | setting for setting in [{}, *wanted]}
+        first = self.assembly.cfg.evaluation.seeds[0]
+        todo = [(name, seed) for name in told for seed in range(first, first + seeds) if self._lacking(name, seed)]
+        if skipped := len(told) * seeds - len(todo):
+            print(f"{skipped} of {len(told) * seeds} settings and seeds are scored already in {self.path}", flush=True)
+        for name, seed in tqdm(todo, "settings", unit="setting"):
+            with decoding(self.backbone, told[name]):
+                audio = self._speech(name, seed)
+            self._score(name, name == text(own), seed, audio, self._lacking(name, seed))
+
+    def _lacking(self, name: str, seed: int) -> dict[str, UtteranceMetric]:
+        """The metrics by which not all sentences are scored."""
+        have: dict[tuple[str, str, str], set[str]] = {}
+        for r in self.rows:
+            if (r["set"], r["setting"], r["seed"]) == (self.on, name, str(seed)):
+                have.setdefault((r["metric"], r["model"], r["version"]), set()).add(r["utterance"])
+        return {
+            key: metric
+            for key, metric in self.metrics.items()
+            if {u.id for u in subset(self.utterances, metric.limit)} - have.get((key, metric.model, str(metric.version)), set())
+        }
+
+    def _speech(self, name: str, seed: int) -> dict[str, Path]:
+        """Spoken already for other metrics, or spoken now: `decoding/<setting>/<seed>/<utterance>.wav`."""
+        place = self.folder / "decoding" / digest([self.on, name]) / str(seed)
+        there: dict[str, Path] = {u.id: place / f"{u.id}.wav" for u in self.utterances}
+        if all(path.is_file() for path in there.values()):
+            return there
+        return speak(self.backbone, self.utterances, place, name, seed)
+
+    def _score(self, name: str, default: bool, seed: int, audio: Mapping[str, Path], metrics: Mapping[str, UtteranceMetric]) -> None:
+        if not metrics:
+            return
+        new = score_set(metrics, name, audio, self.utterances, self.assembly.corpus.folder, self.assembly.cache)
+        about = {"set": self.on, "setting": name, "default": int(default), "seed": str(seed)}
+        again = {(r["metric"], r["utterance"]) for r in new}
+        mine = (self.on, name, str(seed))
+        kept = [r for r in self.rows if (r["set"], r["setting"], r["seed"]) != mine or (r["metric"], r["utterance"]) not in again]
+        self.rows = [*kept, *({c: str(v) for c, v in (row | about).items() if c in COLUMNS} for row in new)]
+        with replacing(self.path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
+            writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
+            writer.writeheader()
+            writer.writerows(self.rows)
+
+
+def text(setting: Setting) -> str:
+    """One spelling a setting: 1 and 1.0 are the same."""
+    return json.dumps({name: float(value) for name, value in setting.items()}, sort_keys=True)
+
+
+def read_rows(path: Path) -> list[Row]:
+    if not path.is_file():
+        return []
+    with open(path, newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))

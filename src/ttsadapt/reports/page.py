@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from itertools import groupby
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -37,7 +38,9 @@ def render(
     heard: Sequence[Listening],
     figures: Mapping[str, Figure],
     sequences: Sequences,
+    listening: Sequence[Mapping[str, Any]] = (),
 ) -> str:
+    """`listening`: the study's listening tests (`ttsadapt.listening.section`)."""
     environment = Environment(
         loader=PackageLoader("ttsadapt.reports", "templates"),
         autoescape=True,
@@ -59,6 +62,7 @@ def render(
         drift=[s for s in systems.study.sets if any(x.drift(s) is not None for x in systems)],
         preservation=preservation,
         sequences=sequences,
+        listening=listening,
         figures={name: Markup(svg(figure, name, ALT[name])) for name, figure in figures.items()},
         probes=probes(systems),
         heard=heard,

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ttsadapt.files import write_text
+from ttsadapt.listening.section import sections
 from ttsadapt.reports import plots, tables
 from ttsadapt.reports.clips import listening
 from ttsadapt.reports.compare import change_table, preservation_table
@@ -26,5 +27,5 @@ def write_report(study_folder: Path) -> Path:
     for name, figure in pictures.items():
         plots.save_png(figure, study_folder / "plots" / f"{name}.png")
     page = study_folder / "report.html"
-    write_text(page, render(systems, changes, preservation, heard, figures, stages))
+    write_text(page, render(systems, changes, preservation, heard, figures, stages, sections(study_folder, systems)))
     return page

@@ -1,0 +1,69 @@
+"""How far automatic metrics order clips as listeners do."""
+
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from ttsadapt.listening.key import Key
+from ttsadapt.reports.study import MetricInfo
+from ttsadapt.reports.systems import Systems
+
+DRAWS = 2000
+
+
+def correlations(systems: Systems, key: Key, rated: Mapping[tuple[str, str], float]) -> list[dict[str, Any]]:
+    """Spearman's rho between the mean rating of a clip and its automatic figure, each metric turned so that more is better.
+
+    `rated`: {(item, "<set>/<id>"): mean over listeners}. Recordings are left out: a metric that compares with them knows them. 95 %
+    interval: bootstrap over sentences, all clips of one drawn together.
+    """
+    entries = []
+    for metric in systems.study.metrics.values():
+        pairs = _pairs(systems, key, rated, metric)
+        if len({sentence for sentence, _, _ in pairs}) < 3 or min(len({p[k] for p in pairs}) for k in (1, 2)) < 2:
+            continue
+        rho, low, high = spearman([p[0] for p in pairs], [p[1] for p in pairs], [p[2] for p in pairs])
+        entries.append({"metric": metric.name, "label": metric.label, "rho": rho, "low": low, "high": high, "n": len(pairs)})
+    return sorted(entries, key=lambda e: -e["rho"])
+
+
+def _pairs(systems: Systems, key: Key, rated: Mapping[tuple[str, str], float], metric: MetricInfo) -> list[tuple[str, float, float]]:
+    """(sentence, rating, figure): of a comparison, the figure is the difference of its two systems'."""
+    labels = {s.label: s for s in systems}
+    pairs = []
+    for (item, sentence), rating in rated.items():
+        set_, utterance = sentence.split("/", 1)
+        signs = key.compared.get(item, {})
+        if not signs or any(label not in labels or labels[label].kind == "ceiling" for label in signs):
+            continue
+        known = [
+            sign * v for label, sign in signs.items() if (v := systems.goodness(metric, set_, labels[label]).get(utterance)) is not None
+        ]
+        if len(known) == len(signs):
+            pairs.append((sentence, rating, sum(known)))
+    return pairs
+
+
+def spearman(groups: list[str], a: list[float], b: list[float], seed: int = 0) -> tuple[float, float | None, float | None]:
+    """(rho, low, high): ties share their mean rank; groups are drawn as wholes."""
+    from scipy.stats import rankdata
+
+    def rho(x: np.ndarray, y: np.ndarray) -> float:
+        ranks = rankdata(np.stack([x, y]), axis=1)
+        ranks -= ranks.mean(1, keepdims=True)
+        scale = math.sqrt(float((ranks[0] ** 2).sum() * (ranks[1] ** 2).sum()))
+        return float((ranks[0] * ranks[1]).sum()) / scale if scale > 0 else math.nan
+
+    x, y = np.asarray(a, float), np.asarray(b, float)
+    _, index = np.unique(groups, return_inverse=True)
+    members = [np.flatnonzero(index == k) for k in range(int(index.max()) + 1)]
+    rng = np.random.default_rng(seed)
+    picks = (np.concatenate([members[k] for k in rng.integers(0, len(members), len(members))]) for _ in range(DRAWS))
+    drawn = np.array([rho(x[pick], y[pick]) for pick in picks])
+    drawn = drawn[np.isfinite(drawn)]
+    if not len(drawn):
+        return rho(x, y), None, None
+    low, high = np.percentile(drawn, [2.5, 97.5])
+    return rho(x, y), float(low), float(high)

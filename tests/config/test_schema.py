@@ -15,7 +15,7 @@ from ttsadapt.where.ranked import HighestLowest
 
 PLACES = {"where": "where@strategy.lora.where"}
 """of groups that lie inside of others"""
-COMMANDS = {"analysis": "analyze", "bench": "bench"}
+COMMANDS = {"analysis": "analyze", "bench": "bench", "page": "report"}
 GROUPS = sorted(
     f"{file.parent.relative_to(paths.conf())}={file.stem}" for file in paths.conf().rglob("*.yaml") if file.parent != paths.conf()
 )

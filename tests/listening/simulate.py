@@ -5,10 +5,10 @@ from pathlib import Path
 
 import numpy as np
 import soundfile
-from reports.fabricate import study
 
+from reports.fabricate import study
 from ttsadapt.listening.checksum import checksum, sheet_of
-from ttsadapt.listening.key import Key, read_key
+from ttsadapt.listening.key import Key, KeyTrial, read_key
 
 LABELS = ["recordings", "resynthesis", "base", "full", "lora"]
 SECONDS = 0.45
@@ -31,21 +31,19 @@ def session(key: Key, listener: str, answer, milliseconds: int = 60_000) -> dict
     codes = [*key.training, *key.sheets[sheet]]
     trials = [{"trial": c, "answer": answer(c, key.trials[c]), "plays": [1], "ms": milliseconds} for c in codes]
     body = {
-        "page": key.page, "listener": listener, "sheet": sheet, "started": "2026-01-05T10:00:00.000Z", "finished": "2026-01-05T10:20:00.000Z",
-        "questions": {"q:age": "18–29", "q:native": "yes"}, "trials": trials,
+        "page": key.page, "listener": listener, "sheet": sheet, "started": "2026-01-05T10:00:00.000Z",
+        "finished": "2026-01-05T10:20:00.000Z", "questions": {"q:age": "18–29", "q:native": "yes"}, "trials": trials,
     }  # fmt: skip
     return {"body": body, "checksum": checksum(body)}
 
 
-def rater(key: Key, listener: str, means: dict[str, float], noise: float = 0.6, careful: bool = True, answers=(1, 2, 3, 4, 5)):
-    """Answers near `means` of the item, with a bias of the listener's own; checks and repeats as someone who listens, or anyhow."""
+def rater(key: Key, listener: str, means: dict[str, float], noise: float = 0.6):
+    """Answers near `means` of the item, with a severity of the listener's own; checks and repeats as someone who listens."""
     rng = np.random.default_rng(sum(map(ord, listener)) + 7)
-    bias = rng.normal(0, 0.3)
+    severity = rng.normal(0, 0.3)
     given: dict[str, str] = {}
 
     def answer(code, trial):
-        if not careful:
-            return str(rng.choice(answers))
         if trial.accepted is not None:
             return trial.accepted[0]
         if trial.repeats is not None:
@@ -53,12 +51,20 @@ def rater(key: Key, listener: str, means: dict[str, float], noise: float = 0.6, 
         return given.setdefault(code, draw(trial))
 
     def draw(trial):
-        if not any(trial.item == i for i in means):
-            return str(answers[0])
-        wanted = means[trial.item] + bias + rng.normal(0, noise)
+        wanted = means[trial.item] + severity + rng.normal(0, noise)
         return min(trial.worth, key=lambda a: abs(trial.worth[a] - wanted))
 
     return answer
+
+
+def always(value: str):
+    """Somebody who presses one button throughout."""
+    return lambda code, trial: value
+
+
+def rated_in(key: Key) -> list[KeyTrial]:
+    """The trials of a page whose answers count."""
+    return [key.trials[c] for c in dict.fromkeys(c for sheet in key.sheets for c in sheet) if key.trials[c].counts]
 
 
 def hand_in(folder: Path, sessions: dict[str, dict]) -> Path:

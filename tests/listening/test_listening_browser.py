@@ -6,9 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from browser import CHROMIUM, Browser
 from simulate import key_of, short_study
 
+from browser import CHROMIUM, Browser
 from ttsadapt.config.base import composed
 from ttsadapt.listening.results import gather
 
@@ -183,7 +183,9 @@ def test_order_differs_between_listeners_and_not_between_visits(browser, heard):
         said = []
         for n in range(4):
             state = json.dumps(body | {"done": [{}] * n})
-            browser.run(f"localStorage.setItem('ttsadapt.listening.' + JSON.parse(document.getElementById('data').textContent).id, {state!r})")
+            browser.run(
+                f"localStorage.setItem('ttsadapt.listening.' + JSON.parse(document.getElementById('data').textContent).id, {state!r})"
+            )
             browser.open(page)
             said.append(browser.run("document.querySelector('.said').textContent"))
         texts[visit] = said

@@ -60,7 +60,7 @@ class OtherSpeaker(Anchor):
 
     def clip(self, pool: Pool, spoken: Spoken) -> Clip | None:
         others = [path for s, path in pool.recorded() if s.speaker and spoken.speaker and s.speaker != spoken.speaker]
-        return Clip("anchor", others[len(spoken.text) % len(others)]) if others else None
+        return Clip("anchor", others[len(spoken.text) % len(others)], copy=1) if others else None
 
 
 @dataclass(frozen=True)
@@ -70,4 +70,4 @@ class OtherEmotion(Anchor):
     def clip(self, pool: Pool, spoken: Spoken) -> Clip | None:
         others = [(s, path) for s, path in pool.recorded() if s.emotion and spoken.emotion and s.emotion != spoken.emotion]
         same = [pair for pair in others if pair[0].speaker == spoken.speaker] or others
-        return Clip("anchor", same[len(spoken.text) % len(same)][1]) if same else None
+        return Clip("anchor", same[len(spoken.text) % len(same)][1], copy=1) if same else None

@@ -21,10 +21,11 @@ class Comparison(Pairs):
         pairs: Sequence[Sequence[str]] | None,
         anchors: Sequence[Anchor],
         tie: int,
+        beyond: int,
     ) -> None:
-        """Checks: an anchor is worse than its recording; a clip is within `tie` points of itself."""
+        """Checks: an anchor is at least `beyond` points worse than its recording; a clip is within `tie` points of itself."""
         super().__init__(question, pairs)
-        self.unit, self.answers, self.anchors, self.tie = unit, answers, anchors, tie
+        self.unit, self.answers, self.anchors, self.tie, self.beyond = unit, answers, anchors, tie, beyond
 
     def variants(self) -> int:
         return 2
@@ -46,7 +47,7 @@ class Comparison(Pairs):
             return []
         points = [int(p) for p in self.answers]
         same = [p for p in points if abs(p) <= self.tie]
-        worse, better = [p for p in points if p < 0], [p for p in points if p > 0]
+        worse, better = [p for p in points if p <= -self.beyond], [p for p in points if p >= self.beyond]
         return [
             self._shown(spoken, "check: anchor second", *pair, 1, worse),
             self._shown(spoken, "check: a clip and itself", pair[0], replace(pair[0], copy=1), 0, same),

@@ -30,6 +30,7 @@ class KeyTrial:
 
     @property
     def counts(self) -> bool:
+        """Practice, which is listed apart, looks as if it did."""
         return self.accepted is None and self.repeats is None
 
 

@@ -105,7 +105,7 @@ class ListeningTest:
             trials[code] = trial
             return code
 
-        checks = [add("check", trial) for trial in self._checks(pool, pool.spare[self.training :] or pool.spare)[: self.checks]]
+        checks = [add("check", trial) for trial in self._checks(pool)]
         practice = [add("training", trial, i) for i, trial in enumerate(self._practice(pool, items))]
         repeats: dict[str, str] = {}
         listed = []
@@ -118,14 +118,11 @@ class ListeningTest:
             listed.append(sorted([*codes, *again, *checks]))  # by their codes: the order says nothing
         return Drafts(trials, listed, practice, repeats)
 
-    def _checks(self, pool: Pool, spoken: Sequence[Any]) -> list[Trial]:
-        """Kinds of checks in turn, a sentence each while there are any left."""
-        kinds = len(self.task.checks(pool, spoken[0]))
-        found = []
-        for i in range(self.checks if kinds else 0):
-            possible = self.task.checks(pool, spoken[i % len(spoken)])
-            found.append(possible[i % len(possible)])
-        return list({(t.item, t.spoken): t for t in found}.values())
+    def _checks(self, pool: Pool) -> list[Trial]:
+        """Kinds of checks in turn, a sentence each: spare ones first, those for practice next, rated ones when all are used up."""
+        spoken = list(dict.fromkeys([*pool.spare[self.training :], *pool.spare, *pool.sentences]))
+        possible = [found for s in spoken if (found := self.task.checks(pool, s))][: self.checks]
+        return [found[i % len(found)] for i, found in enumerate(possible)]
 
     def _practice(self, pool: Pool, items: Sequence[str]) -> list[Trial]:
         """The best and the worst there is, then items: listeners get to know the range before anything counts."""

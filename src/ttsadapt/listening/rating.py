@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
+from ttsadapt.errors import UserError
 from ttsadapt.listening.anchors import Anchor
 from ttsadapt.listening.base import Clip, Task, Trial
 from ttsadapt.listening.pool import Pool
@@ -27,6 +28,8 @@ class Rating(Task):
 
         Checks: `anchors` must get at most `low`, recordings at least `high`.
         """
+        if low >= high:
+            raise UserError(f"page.task.low={low} must be below high={high}: else who always gives {low} passes every check")
         self.unit, self.question, self.answers, self.reference = unit, question, answers, reference
         self.anchors, self.low, self.high = anchors, low, high
 

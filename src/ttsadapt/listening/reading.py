@@ -24,12 +24,14 @@ class Rule:
     """Which listeners count."""
 
     pass_share: float
-    """of the checks and the repeated trials: at least so much must be passed"""
+    """of the checks: at least so much must be passed"""
+    repeat_share: float
+    """of the repeated trials: at least so much must come out as before"""
     within: float
     """how far the value of a repeated trial may be from the first"""
 
-    def passed(self, session: Answered, key: Key) -> tuple[int, int]:
-        """(passed, of how many)."""
+    def passed(self, session: Answered, key: Key) -> tuple[int, int, int, int]:
+        """(checks passed, of how many, repeats as before, of how many)."""
         known = [
             session.answers[code] in trial.accepted
             for code, trial in key.trials.items()
@@ -40,14 +42,15 @@ class Rule:
             for code, trial in key.trials.items()
             if trial.repeats is not None and code in session.answers
         ]
-        return sum([*known, *again]), len([*known, *again])
+        return sum(known), len(known), sum(again), len(again)
 
     def keeps(self, session: Answered, key: Key) -> bool:
-        passed, total = self.passed(session, key)
-        return total == 0 or passed >= self.pass_share * total - 1e-9
+        passed, checks, again, repeats = self.passed(session, key)
+        return passed >= self.pass_share * checks - 1e-9 and again >= self.repeat_share * repeats - 1e-9
 
     def __str__(self) -> str:
-        return f"at least {100 * self.pass_share:.0f} % of the attention checks, a repeated trial within {self.within:g}"
+        again = f"{100 * self.repeat_share:.0f} % of the repeated trials within {self.within:g} of the first answer"
+        return f"passed at least {100 * self.pass_share:.0f} % of the attention checks and {again}"
 
 
 @dataclass(frozen=True)

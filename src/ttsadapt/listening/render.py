@@ -33,7 +33,7 @@ def render(content: Mapping[str, Any], post: str | None) -> str:
         data=Markup(data.replace("<", "\\u003c")),  # no text can end the script element
         script=Markup(script),
         script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-        connect=_origin(post) if post else "'none'",
+        connect=_origin(post) if post else Markup("'none'"),
     )
 
 

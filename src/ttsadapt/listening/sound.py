@@ -17,11 +17,11 @@ from ttsadapt.listening.base import Clip
 PEAK = 10 ** (-1 / 20)
 """no sample of any clip goes beyond, -1 dBFS"""
 FORMATS = {
-    "flac": ("FLAC", "PCM_16", "audio/flac"),
-    "opus": ("OGG", "OPUS", "audio/ogg"),
-    "mp3": ("MP3", None, "audio/mpeg"),
+    "flac": ("FLAC", "PCM_16", "audio/flac", 1.0),
+    "opus": ("OGG", "OPUS", "audio/ogg", 0.77),
+    "mp3": ("MP3", "MPEG_LAYER_III", "audio/mpeg", 0.3),
 }
-"""{name: libsndfile's format and subtype, MIME type}"""
+"""{name: libsndfile's format and subtype, MIME type, how hard libsndfile compresses (0 to 1)}"""
 OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
 
 
@@ -95,10 +95,9 @@ def dithered(samples: np.ndarray, copy: int) -> np.ndarray:
 
 
 def encoded(samples: np.ndarray, rate: int, form: str) -> bytes:
-    kind, subtype, _ = FORMATS[form]
+    kind, subtype, _, squeeze = FORMATS[form]
     stream = io.BytesIO()
-    extra = {"compression_level": 0.0 if form == "mp3" else 1.0 if form == "flac" else 0.2}
-    soundfile.write(stream, samples, rate, format=kind, subtype=subtype, **extra)
+    soundfile.write(stream, samples, rate, format=kind, subtype=subtype, compression_level=squeeze)
     return stream.getvalue()
 
 

@@ -102,7 +102,8 @@ def test_automatic_metrics_of_the_same_sentences_stand_beside(rated, said):
     assert rho["mcd"]["rho"] > 0.4 and rho["speaker_similarity"]["rho"] > 0.4  # both turned: better for the ear, better by the metric
 
 
-def test_the_study_page_shows_it(rated):
+def test_the_study_page_shows_it(rated, monkeypatch):
+    monkeypatch.setattr("ttsadapt.reports.clips.BUDGET", 1)
     study, _, _ = rated
     page = build(study).read_text()
     assert '<section id="listening">' in page and "12 of 15 listeners count" in page
@@ -259,9 +260,14 @@ def test_differences_are_free_of_severity():
     assert crossed.mean("1").mean - crossed.mean("0").mean < 0.3
 
 
-def test_one_listener_gives_no_interval():
-    crossed = Crossed(["a"] * 4, ["1", "2", "3", "4"], ["x"] * 4, [3, 4, 5, 4])
-    assert crossed.mean("x").mean == 4 and math.isnan(crossed.mean("x").low)
+def test_where_nothing_is_known_there_is_no_interval():
+    """One listener; an item on which all agree. And no interval leaves the scale."""
+    alone = Crossed(["a"] * 4, ["1", "2", "3", "4"], ["x"] * 4, [3, 4, 5, 4])
+    assert alone.mean("x").mean == 4 and math.isnan(alone.mean("x").low)
+    cells = [(w, s, i) for w in range(4) for s in range(4) for i in range(2)]
+    agreed = Crossed(*(list(map(str, c)) for c in zip(*cells)), [1.0 if i else float(w + s > 0) for w, s, i in cells])
+    assert agreed.mean("1").mean == 1 and math.isnan(agreed.mean("1").low) and math.isnan(agreed.mean("1").high)
+    assert agreed.mean("0").low < 15 / 16 and agreed.mean("0").high <= 1
 
 
 KRIPPENDORFF = """

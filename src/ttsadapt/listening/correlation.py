@@ -1,6 +1,5 @@
 """How far automatic metrics order clips as listeners do."""
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -48,22 +47,22 @@ def _pairs(systems: Systems, key: Key, rated: Mapping[tuple[str, str], float], m
 
 def spearman(groups: list[str], a: list[float], b: list[float], seed: int = 0) -> tuple[float, float | None, float | None]:
     """(rho, low, high): ties share their mean rank; groups are drawn as wholes."""
-    from scipy.stats import rankdata
-
-    def rho(x: np.ndarray, y: np.ndarray) -> float:
-        ranks = rankdata(np.stack([x, y]), axis=1)
-        ranks -= ranks.mean(1, keepdims=True)
-        scale = math.sqrt(float((ranks[0] ** 2).sum() * (ranks[1] ** 2).sum()))
-        return float((ranks[0] * ranks[1]).sum()) / scale if scale > 0 else math.nan
-
-    x, y = np.asarray(a, float), np.asarray(b, float)
     _, index = np.unique(groups, return_inverse=True)
-    members = [np.flatnonzero(index == k) for k in range(int(index.max()) + 1)]
-    rng = np.random.default_rng(seed)
-    picks = (np.concatenate([members[k] for k in rng.integers(0, len(members), len(members))]) for _ in range(DRAWS))
-    drawn = np.array([rho(x[pick], y[pick]) for pick in picks])
-    drawn = drawn[np.isfinite(drawn)]
-    if not len(drawn):
-        return rho(x, y), None, None
-    low, high = np.percentile(drawn, [2.5, 97.5])
-    return rho(x, y), float(low), float(high)
+    count = int(index.max()) + 1
+    drawn = np.random.default_rng(seed).multinomial(count, np.full(count, 1 / count), DRAWS)
+    times = np.vstack([np.ones(count), drawn])[:, index]  # (1 + DRAWS, clips) how often each is drawn; once, in the first row
+    first, second = (_ranks(np.asarray(values, float), times) for values in (a, b))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        rho = (times * first * second).sum(1) / np.sqrt((times * first**2).sum(1) * (times * second**2).sum(1))
+    known = rho[1:][np.isfinite(rho[1:])]
+    if not len(known):
+        return float(rho[0]), None, None
+    low, high = np.percentile(known, [2.5, 97.5])
+    return float(rho[0]), float(low), float(high)
+
+
+def _ranks(values: np.ndarray, times: np.ndarray) -> np.ndarray:
+    """(clips,), (draws, clips) -> (draws, clips) mean ranks among what was drawn, less their own mean."""
+    order, place = np.unique(values, return_inverse=True)
+    each = times @ np.eye(len(order))[place]  # (draws, distinct values)
+    return (each.cumsum(1) - each / 2)[:, place] - times.sum(1, keepdims=True) / 2

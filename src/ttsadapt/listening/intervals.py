@@ -35,9 +35,10 @@ class Crossed:
         self._drawn = [rng.multinomial(n, np.full(n, 1 / n), DRAWS).astype(float) for n in self.shape]  # (DRAWS, listeners or sentences)
 
     def mean(self, item: str) -> Estimate:
-        """Of an item's ratings, every rating counting alike."""
+        """Of an item's ratings, every rating counting alike; no interval where they do not vary. It stays within the scale's used part."""
         mine = self._of(item)
-        return self._estimate(self.value, mine.astype(float) / mine.sum(), int(mine.sum()))
+        found = self._estimate(self.value, mine.astype(float) / mine.sum(), int(mine.sum()))
+        return found._replace(low=max(found.low, self.value.min()), high=min(found.high, self.value.max()))
 
     def difference(self, item: str, other: str) -> Estimate:
         """item - other, each listener's severity and each sentence's difficulty taken off: what is left is the systems'.
@@ -72,9 +73,9 @@ class Crossed:
             return Estimate(mean, math.nan, math.nan, n)
         both = self._recomputed(value, weight, *self._drawn)
         off = both[np.isfinite(both)] - mean
-        spread = self._spread(value, weight)
-        off = off * (_stretch(min(self.shape)) * spread / off.std() if off.std() > 0 else 0.0)
-        low, high = np.percentile(off, [2.5, 97.5])
+        if not len(off) or off.std() < 1e-12:
+            return Estimate(mean, math.nan, math.nan, n)
+        low, high = np.percentile(off, [2.5, 97.5]) * _stretch(min(self.shape)) * self._spread(value, weight) / off.std()
         return Estimate(mean, mean + float(low), mean + float(high), n)
 
     def _recomputed(self, value: np.ndarray, weight: np.ndarray, by_listener: np.ndarray, by_sentence: np.ndarray) -> np.ndarray:

@@ -49,7 +49,7 @@ class Rule:
         return passed >= self.pass_share * checks - 1e-9 and again >= self.repeat_share * repeats - 1e-9
 
     def __str__(self) -> str:
-        again = f"{100 * self.repeat_share:.0f} % of the repeated trials within {self.within:g} of the first answer"
+        again = f"{100 * self.repeat_share:.0f} % of what was repeated, within {self.within:g}"
         return f"passed at least {100 * self.pass_share:.0f} % of the attention checks and {again}"
 
 
@@ -137,6 +137,7 @@ def outcome(
         "alpha": _number(alpha(units.values())),
         "alpha_units": sum(len(u) > 1 for u in units.values()),
         "automatic": _automatic(systems, key, items, {r.item: {x.sentence for x in rated if x.item == r.item} for r in rated}),
+        "labels": {m.name: f"{m.label} {m.arrow} {m.unit}".strip() for m in systems.study.metrics.values()},
         "correlations": correlations(systems, key, {u: sum(v) / len(v) for u, v in units.items()}),
         "loudness": key.loudness,
     }

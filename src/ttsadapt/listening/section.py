@@ -17,12 +17,12 @@ def sections(study_folder: Path, systems: Systems) -> list[Mapping[str, Any]]:
     return [
         {
             "name": found["name"],
-            "title": f"{found['unit']}: {found['title']}",
+            "title": f"{found['name'].upper()}: {found['title']}",
             "screening": screening(found),
             "agreement": agreement(found),
             "ratings": found["ratings"],
             "sentences": found["sentences"],
-            "unit": found["unit"],
+            "automatic": bool(found["automatic"]),
             "exact": bool(found["exact"]),
             "rows": rows(found),
             "correlates": bool(found["correlations"]),

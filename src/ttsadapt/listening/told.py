@@ -35,8 +35,8 @@ def screening(found: Outcome) -> str:
 
 def agreement(found: Outcome) -> str:
     if found["alpha"] is None:
-        return "agreement of listeners: not known, no clip has two differing ratings"
-    return f"agreement of listeners: Krippendorff's alpha {fixed(found['alpha'], DIGITS)} (interval scale, {found['alpha_units']} clips)"
+        return "Krippendorff's alpha: not known, no clip has two ratings or all are the same"
+    return f"Krippendorff's alpha of the listeners: {fixed(found['alpha'], DIGITS)} (interval scale, {found['alpha_units']} clips)"
 
 
 def rows(found: Outcome) -> list[dict[str, str]]:
@@ -45,13 +45,15 @@ def rows(found: Outcome) -> list[dict[str, str]]:
     floor = next((i for i in found["means"] if found["kinds"].get(i) == "floor"), None)
     listed = []
     for item, mean in found["means"].items():
-        row = {"": item, found["unit"]: amount(mean), "n": str(mean["n"]), "of everyone": amount(found["means_of_everyone"][item])}
+        row = {"": item, found["unit"]: amount(mean), "n": str(mean["n"]), "before screening": amount(found["means_of_everyone"][item])}
         if floor is not None:
             row[f"against {floor}"] = "–" if item == floor else amount(_between(against, item, floor), True)
         if item in found["exact"]:
             exact = found["exact"][item]
             row |= {"Wilson": f"[{fixed(exact['low'], DIGITS)}, {fixed(exact['high'], DIGITS)}]", "binomial p": f"{exact['p']:.2g}"}
-        row |= {name: fixed(values[item], DIGITS) if item in values else "–" for name, values in found["automatic"].items()}
+        row |= {
+            found["labels"][name]: fixed(values[item], DIGITS) if item in values else "–" for name, values in found["automatic"].items()
+        }
         listed.append(row)
     return listed
 
@@ -105,7 +107,7 @@ def _pipes(table: Sequence[Mapping[str, str]]) -> str:
 
 def console(found: Outcome, width: int = 120) -> str:
     """The table for a terminal, without the automatic figures."""
-    table = [{k: v for k, v in row.items() if k not in found["automatic"]} for row in rows(found)]
+    table = [{k: v for k, v in row.items() if k not in found["labels"].values()} for row in rows(found)]
     heads = list(table[0])
     widths = [max(len(h), *(len(row[h]) for row in table)) for h in heads]
     lines = ["  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))) for row in

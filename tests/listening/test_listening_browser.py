@@ -6,10 +6,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from simulate import key_of, short_study
+from simulate import key_of, made, short_study
 
 from browser import CHROMIUM, Browser
-from ttsadapt.config.base import composed
 from ttsadapt.listening.results import gather
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium binary on the PATH (apt-get install chromium)")
@@ -17,19 +16,11 @@ SMALL = ["page.sentences=5", "page.per_listener=5", "page.training=2", "page.che
 WAIT = 60
 
 
-def built(study: Path, *overrides: str):
-    from hydra.utils import instantiate
-
-    test = instantiate(composed(f"study={study.name}", *overrides, name="report").page, _convert_="all")
-    test.build(study)
-    return test
-
-
 @pytest.fixture(scope="module")
 def heard(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = short_study(tmp_path_factory.mktemp("outputs"))
-    built(folder, "page=mos", *SMALL)
-    built(folder, "page=abx", *SMALL[:-1], "page.sentences=2", "page.per_listener=2", "page.checks=1")
+    made("mos", *SMALL).build(folder)
+    made("abx", *SMALL[:-1], "page.sentences=2", "page.per_listener=2", "page.checks=1").build(folder)
     return folder
 
 

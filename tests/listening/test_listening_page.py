@@ -12,8 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
-from hydra.utils import instantiate
-from simulate import LABELS, RATE, key_of, rated_in, short_study
+from simulate import LABELS, RATE, key_of, made, rated_in, short_study
 from torchaudio.functional import loudness
 
 from ttsadapt.config import paths
@@ -29,17 +28,11 @@ PAGES = sorted(p.stem for p in (paths.conf() / "page").glob("*.yaml"))
 SMALL = ["page.sentences=4"]
 
 
-def made(study: Path, page: str, *overrides: str):
-    cfg = composed(f"study={study.name}", f"page={page}", *overrides, name="report")
-    check(cfg, "report")
-    return instantiate(cfg.page, _convert_="all")
-
-
 @pytest.fixture(scope="module")
 def heard(tmp_path_factory) -> Path:
     folder = short_study(tmp_path_factory.mktemp("outputs"), "lora_beats_full")
     for page in PAGES:
-        made(folder, page, *SMALL).build(folder)
+        made(page, *SMALL).build(folder)
     return folder
 
 
@@ -143,7 +136,7 @@ def test_hostile_texts_stay_text(tmp_path):
     folder = short_study(tmp_path)
     for file in folder.glob("*/scores.csv"):
         file.write_text(file.read_text().replace("The harbour", "</script><script>alert(1)</script> The harbour"))
-    made(folder, "mos", *SMALL).build(folder)
+    made("mos", *SMALL).build(folder)
     assert html(folder, "mos").count("<script") == 2
     assert any("</script>" in t["text"] for t in data(folder, "mos")["trials"].values())
 
@@ -151,25 +144,25 @@ def test_hostile_texts_stay_text(tmp_path):
 def test_the_same_study_gives_the_same_page(heard, monkeypatch):
     """While the key is there; another key is another page."""
     before = html(heard, "mos")
-    made(heard, "mos", *SMALL).build(heard)
+    made("mos", *SMALL).build(heard)
     assert html(heard, "mos") == before
     key = heard / "listening" / "mos" / "key.json"
     kept = key.read_text()
     key.unlink()
     monkeypatch.setattr("secrets.token_hex", lambda n: "a5" * n)
-    made(heard, "mos", *SMALL).build(heard)
+    made("mos", *SMALL).build(heard)
     assert data(heard, "mos")["id"] != json.loads(kept)["page"]
     assert not set(data(heard, "mos")["trials"]) & set(json.loads(kept)["trials"])
 
 
 def test_a_page_that_has_answers_is_not_replaced(tmp_path):
     folder = short_study(tmp_path)
-    made(folder, "mos", *SMALL).build(folder)
+    made("mos", *SMALL).build(folder)
     (folder / "listening" / "mos" / "results").mkdir()
     (folder / "listening" / "mos" / "results" / "a.json").write_text("{}")
-    made(folder, "mos", *SMALL).build(folder)  # the same page
+    made("mos", *SMALL).build(folder)  # the same page
     with pytest.raises(UserError, match=r"page\.name"):
-        made(folder, "mos", "page.sentences=5").build(folder)
+        made("mos", "page.sentences=5").build(folder)
 
 
 @pytest.mark.parametrize(("items", "variants", "n"), [(5, 1, 10), (3, 2, 12), (2, 4, 8)])
@@ -193,7 +186,7 @@ def test_complete_designs_hold_everything_with_orders_in_turn():
 
 @pytest.mark.parametrize("complete", [False, True])
 def test_a_page_is_balanced_over_its_sheets(heard, complete):
-    test = made(heard, "mos", "page.sentences=10", f"page.complete={complete}", "page.name=balanced")
+    test = made("mos", "page.sentences=10", f"page.complete={complete}", "page.name=balanced")
     test.build(heard)
     key = key_of(heard, "balanced")
     per_sheet = [Counter(key.trials[c].item for c in sheet if key.trials[c].counts) for sheet in key.sheets]
@@ -262,20 +255,20 @@ def test_anchors_do_what_they_say():
 )
 def test_what_cannot_be_is_one_line(heard, page, override, says):
     with pytest.raises(Exception) as error:
-        made(heard, page, *SMALL, override, *([] if "name" in override else ["page.name=refused"])).build(heard)
+        made(page, *SMALL, override, *([] if "name" in override else ["page.name=refused"])).build(heard)
     line = next(str(e) for e in (error.value, error.value.__cause__) if isinstance(e, UserError))
     assert says in line and "\n" not in line
 
 
 def test_the_only_address_is_the_one_given(heard):
-    made(heard, "mos", *SMALL, "page.name=posted", "page.post=https://example.org/answers").build(heard)
+    made("mos", *SMALL, "page.name=posted", "page.post=https://example.org/answers").build(heard)
     source = (heard / "listening" / "posted" / "posted.html").read_text()
     assert "connect-src https://example.org;" in source
 
 
 @pytest.mark.parametrize("form", ["opus", "mp3"])
 def test_other_formats_are_smaller_and_sound_alike(heard, form):
-    made(heard, "mos", *SMALL, f"page.name={form}", f"page.form={form}").build(heard)
+    made("mos", *SMALL, f"page.name={form}", f"page.form={form}").build(heard)
     sound = next(iter(data(heard, form)["audio"].values()))
     samples, rate = soundfile.read(io.BytesIO(base64.b64decode(sound)), dtype="float32")
     assert rate == key_of(heard, form).rate == RATE

@@ -7,10 +7,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hydra.utils import instantiate
-from simulate import LABELS, always, hand_in, key_of, rated_in, rater, session, short_study
+from simulate import LABELS, always, hand_in, key_of, made, rated_in, rater, session, short_study
 
-from ttsadapt.config.base import composed
 from ttsadapt.errors import UserError
 from ttsadapt.listening.agreement import alpha, interval_distance, nominal_distance
 from ttsadapt.listening.checksum import checksum, fnv, sheet_of
@@ -23,15 +21,11 @@ from ttsadapt.reports import build
 MEANS = {"recordings": 4.6, "resynthesis": 4.1, "base": 2.2, "full": 3.6, "lora": 3.4}
 
 
-def made(study: Path, page: str, *overrides: str):
-    return instantiate(composed(f"study={study.name}", f"page={page}", *overrides, name="report").page, _convert_="all")
-
-
 @pytest.fixture(scope="module")
 def rated(tmp_path_factory):
     """(study, its MOS test, key): twelve listeners who care, three who do not."""
     study = short_study(tmp_path_factory.mktemp("outputs"))
-    test = made(study, "mos", "page.sentences=10")
+    test = made("mos", "page.sentences=10")
     test.build(study)
     key = key_of(study, "mos")
     careful = {f"l{i}": session(key, str(i), rater(key, str(i), MEANS)) for i in range(1, 13)}
@@ -174,12 +168,12 @@ def test_nothing_usable_is_one_line(rated, tmp_path):
 def test_results_before_a_page_are_one_line(tmp_path):
     study = short_study(tmp_path)
     with pytest.raises(UserError, match="build the page first"):
-        made(study, "mos").read(study, [tmp_path])
+        made("mos").read(study, [tmp_path])
 
 
 def test_the_rule_can_be_changed_when_reading(rated):
     study, _, _ = rated
-    lax = made(study, "mos", "page.sentences=10", "page.rule.pass_share=0", "page.rule.repeat_share=0")
+    lax = made("mos", "page.sentences=10", "page.rule.pass_share=0", "page.rule.repeat_share=0")
     told = lax.read(study, [lax.folder(study) / "results"])
     assert "15 of 15 listeners count" in told
 
@@ -187,7 +181,7 @@ def test_the_rule_can_be_changed_when_reading(rated):
 @pytest.mark.parametrize(("share", "verdict"), [(0.95, "told apart"), (0.5, "not")])
 def test_abx_says_whether_systems_can_be_told_apart(tmp_path, share, verdict):
     study = short_study(tmp_path)
-    test = made(study, "abx", "page.sentences=8", "page.task.pairs=[[lora,base]]")
+    test = made("abx", "page.sentences=8", "page.task.pairs=[[lora,base]]")
     test.build(study)
     key = key_of(study, "abx")
     rng = np.random.default_rng(5)
@@ -207,7 +201,7 @@ def test_abx_says_whether_systems_can_be_told_apart(tmp_path, share, verdict):
 
 def test_comparisons_are_positive_for_the_better_system(tmp_path):
     study = short_study(tmp_path)
-    test = made(study, "cmos", "page.sentences=8")
+    test = made("cmos", "page.sentences=8")
     test.build(study)
     key = key_of(study, "cmos")
     means = {"full against base": 1.5, "lora against base": -1.0}

@@ -3,12 +3,15 @@
 import json
 import time
 from collections.abc import Iterator
+from http.server import BaseHTTPRequestHandler, HTTPServer
 from pathlib import Path
+from threading import Thread
 
 import pytest
 from simulate import key_of, made, short_study
 
 from browser import CHROMIUM, Browser
+from ttsadapt.listening.checksum import checksum, sheet_of
 from ttsadapt.listening.results import gather
 
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="no chromium binary on the PATH (apt-get install chromium)")
@@ -148,8 +151,6 @@ def test_a_session_by_keyboard_alone(browser, heard, tmp_path):
 
 def shown(browser: Browser, key) -> list[str]:
     """The trials that the listener in localStorage will hear."""
-    from ttsadapt.listening.checksum import sheet_of
-
     listener = browser.run("JSON.parse(localStorage.getItem(localStorage.key(0))).listener")
     return key.sheets[sheet_of(listener, len(key.sheets))]
 
@@ -195,8 +196,56 @@ def test_narrow_windows_and_both_themes(browser, heard, scheme):
 
 
 def test_nothing_was_asked_of_the_network_and_nothing_failed(browser):
-    """Last on purpose: everything above has run in this tab."""
+    """Here on purpose: everything above has run in this tab."""
     bad = [e for e in browser.events if e.get("method") in ("Runtime.exceptionThrown", "Runtime.consoleAPICalled", "Log.entryAdded")]
     assert bad == []
     urls = {e["params"]["request"]["url"].partition(":")[0] for e in browser.events if e.get("method") == "Network.requestWillBeSent"}
     assert "file" in urls and urls <= {"file", "data", "blob"}
+
+
+def test_answers_are_sent_where_the_config_says_and_kept_when_that_fails(browser, heard):
+    """After the check for silence, since this one talks: to a server of its own, then to nobody."""
+    received = []
+
+    class Receiver(BaseHTTPRequestHandler):
+        def do_POST(self):
+            received.append(json.loads(self.rfile.read(int(self.headers["Content-Length"]))))
+            self.send_response(204)
+            self.send_header("Access-Control-Allow-Origin", "*")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = HTTPServer(("127.0.0.1", 0), Receiver)
+    Thread(target=server.serve_forever, daemon=True).start()
+    made("mos", *SMALL, "page.name=posted", f"page.post=http://127.0.0.1:{server.server_port}/answers").build(heard)
+    page = heard / "listening" / "posted" / "posted.html"
+    answers = [{"trial": "a", "answer": "5", "plays": [1], "ms": 4000}]
+    state = {
+        "listener": "Zoë 7",
+        "stage": "end",
+        "practised": [],
+        "done": answers,
+        "questions": {"q:age": "18–29"},
+        "started": "x",
+        "finished": "y",
+    }
+    browser.open(page)
+    slot = "'ttsadapt.listening.' + JSON.parse(document.getElementById('data').textContent).id"
+    keep = f"localStorage.setItem({slot}, {json.dumps(json.dumps(state))})"
+    browser.run(keep)
+    browser.open(page)
+    until(browser, "document.body.innerText.includes('have been received')")
+    assert received[0]["body"]["listener"] == "Zoë 7" and received[0]["checksum"] == checksum(received[0]["body"])
+    browser.open(page)
+    assert browser.run("document.body.innerText.includes('have been received')") and len(received) == 1  # not once more
+    server.shutdown()
+    server.server_close()
+    browser.run(keep)
+    browser.open(page)
+    until(browser, "document.body.innerText.includes('could not be sent')")
+    assert browser.run("[...document.querySelectorAll('button')].filter((b) => b.checkVisibility()).map((b) => b.textContent)")[1:3] == [
+        "Try again",
+        "Save my answers",
+    ]

@@ -19,7 +19,7 @@ PLACES = {
     "condition": "condition@data.conditions.target",
 }
 """of groups that lie inside of others"""
-COMMANDS = {"analysis": "analyze", "bench": "bench", "decoding": "decode"}
+COMMANDS = {"analysis": "analyze", "bench": "bench", "decoding": "decode", "page": "report"}
 GROUPS = sorted(
     f"{file.parent.relative_to(paths.conf())}={file.stem}" for file in paths.conf().rglob("*.yaml") if file.parent != paths.conf()
 )

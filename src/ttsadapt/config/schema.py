@@ -202,6 +202,10 @@ class ExportConfig:
 @dataclass
 class ReportConfig:
     study: str
+    page: Node | None
+    """a listening test; None: the report"""
+    results: str | list[str] | None
+    """files and folders of answers to it"""
     paths: Paths
 
 

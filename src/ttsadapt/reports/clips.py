@@ -73,12 +73,12 @@ def choose(systems: Systems) -> list[Spoken]:
         everyone = [s for (kind, _), s in sorted(systems.study.spoken.items()) if kind == set_]
         speaking = [s for s in systems if any(s.wav(set_, u.id) for u in everyone)]
         complete = [u for u in everyone if speaking and all(s.wav(set_, u.id) for s in speaking)]
-        queues.append(_across_emotions(complete)[: PER_SET.get(set_, 2)])
+        queues.append(across_emotions(complete)[: PER_SET.get(set_, 2)])
     longest = max(map(len, queues), default=0)
     return [q[i] for i in range(longest) for q in queues if i < len(q)]
 
 
-def _across_emotions(utterances: Sequence[Spoken]) -> list[Spoken]:
+def across_emotions(utterances: Sequence[Spoken]) -> list[Spoken]:
     """One of each emotion, then a second of each, and so on, of different speakers where it can be."""
     seen: dict[str, int] = defaultdict(int)
     speakers: dict[str, int] = defaultdict(int)

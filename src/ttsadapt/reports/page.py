@@ -6,6 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from importlib.resources import files
 from itertools import groupby
+from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
@@ -45,7 +46,9 @@ def render(
     diversity: Diversity,
     diverging: Sequence[str] = (),
     sweeps: Sequence[Swept] = (),
+    listening: Sequence[Mapping[str, Any]] = (),
 ) -> str:
+    """`listening`: the study's listening tests (`ttsadapt.listening.section`)."""
     environment = Environment(
         loader=PackageLoader("ttsadapt.reports", "templates"),
         autoescape=True,
@@ -71,6 +74,7 @@ def render(
         axes=FIGURES,
         diverging=[named(systems, sentence) for sentence in diverging],
         sweeps=[(s, [Markup(svg(f, f"decoding-{i}-{j}", ALT["decoding"])) for j, f in enumerate(s.figures)]) for i, s in enumerate(sweeps)],
+        listening=listening,
         figures={name: Markup(svg(figure, name, ALT[name])) for name, figure in figures.items()},
         probes=probes(systems),
         heard=heard,

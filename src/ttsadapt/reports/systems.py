@@ -133,6 +133,10 @@ class Systems(list[System]):
         a, b = (self._badness(metric, set_, s) for s in (ours, other))
         return paired(b, a, ours.weights(metric.name), ours.texts(set_))
 
+    def goodness(self, metric: MetricInfo, set_: str, system: System) -> dict[str, float]:
+        """By utterance, turned so that more is better; what is best near the reference counts its distance to the recording."""
+        return {k: -v for k, v in self._badness(metric, set_, system).items()}
+
     def _badness(self, metric: MetricInfo, set_: str, system: System) -> dict[str, float]:
         values = system.values(set_, metric.name)
         if metric.better == "lower":

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from ttsadapt.files import write_text
+from ttsadapt.listening.section import sections
 from ttsadapt.reports import decoding, divergence, diversity, plots, tables
 from ttsadapt.reports.clips import listening
 from ttsadapt.reports.compare import change_table, preservation_table
@@ -35,7 +36,8 @@ def write_report(study_folder: Path) -> Path:
     for name, figure in pictures.items():
         plots.save_png(figure, study_folder / "plots" / f"{name}.png")
     page = study_folder / "report.html"
-    write_text(page, render(systems, changes, preservation, heard, figures, stages, data, divergence.words(found), sweeps))
+    more = {"diverging": divergence.words(found), "sweeps": sweeps, "listening": sections(study_folder, systems)}
+    write_text(page, render(systems, changes, preservation, heard, figures, stages, data, **more))
     return page
 
 

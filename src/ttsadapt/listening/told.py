@@ -1,0 +1,190 @@
+"""What listeners said, as text, tables and a plot. Everything is written from the same mapping (`reading.outcome`)."""
+
+import csv
+import io
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from ttsadapt.listening.key import Key
+from ttsadapt.listening.results import Answered
+from ttsadapt.reports.numbers import Estimate, bounds, fixed
+
+Outcome = Mapping[str, Any]
+DIGITS = 2
+
+
+def estimate(entry: Mapping[str, Any]) -> Estimate:
+    low, high = (math.nan if entry[k] is None else entry[k] for k in ("low", "high"))
+    return Estimate(entry["mean"], low, high, entry["n"])
+
+
+def amount(entry: Mapping[str, Any], signed: bool = False) -> str:
+    """ "3.41 [3.10, 3.72]"."""
+    found = estimate(entry)
+    return " ".join(filter(None, [fixed(found.mean, DIGITS, signed), bounds(found, DIGITS, signed)]))
+
+
+def screening(found: Outcome) -> str:
+    """How many listeners count and why the others do not."""
+    refused = "".join(f"; refused: {n} × {kind}" for kind, n in found["refused"].items())
+    total = found["listeners"] + found["dropped"]
+    return f"{found['listeners']} of {total} listeners count ({found['rule']}), {found['dropped']} dropped{refused}"
+
+
+def agreement(found: Outcome) -> str:
+    if found["alpha"] is None:
+        return "Krippendorff's alpha: not known, no clip has two ratings or all are the same"
+    return f"Krippendorff's alpha of the listeners: {fixed(found['alpha'], DIGITS)} (interval scale, {found['alpha_units']} clips)"
+
+
+def rows(found: Outcome) -> list[dict[str, str]]:
+    """One an item: what a table of it shows."""
+    against = {(d["item"], d["other"]): d for d in found["differences"]}
+    floor = next((i for i in found["means"] if found["kinds"].get(i) == "floor"), None)
+    listed = []
+    for item, mean in found["means"].items():
+        row = {"": item, found["unit"]: amount(mean), "n": str(mean["n"]), "before screening": amount(found["means_of_everyone"][item])}
+        if floor is not None:
+            row[f"against {floor}"] = "–" if item == floor else amount(_between(against, item, floor), True)
+        if item in found["exact"]:
+            exact = found["exact"][item]
+            row |= {"Wilson": f"[{fixed(exact['low'], DIGITS)}, {fixed(exact['high'], DIGITS)}]", "binomial p": f"{exact['p']:.2g}"}
+        row |= {
+            found["labels"][name]: fixed(values[item], DIGITS) if item in values else "–" for name, values in found["automatic"].items()
+        }
+        listed.append(row)
+    return listed
+
+
+def _between(against: Mapping[tuple[str, str], Any], item: str, other: str) -> dict[str, Any]:
+    if (item, other) in against:
+        return against[item, other]
+    turned = against[other, item]
+    low, high = (None if turned[k] is None else -turned[k] for k in ("high", "low"))
+    return {"mean": -turned["mean"], "low": low, "high": high, "n": turned["n"]}
+
+
+def markdown(found: Outcome) -> str:
+    """table.md."""
+    table = rows(found)
+    lines = [f"# {found['name']}: {found['title']}", screening(found) + ".", _pipes(table)]
+    lines.append("95 % intervals: bootstrap over listeners and sentences. " + agreement(found) + ".")
+    if found["differences"]:
+        pairs = [{"": f"{d['item']} − {d['other']}", "difference": amount(d, True)} for d in found["differences"]]
+        lines += [
+            "## Differences",
+            _pipes(pairs),
+            "Each listener's severity and each sentence's difficulty are taken off; not corrected for many comparisons.",
+        ]
+    if found["exact"]:
+        single = [
+            {"": item, "listener": who, found["unit"]: fixed(t["share"], DIGITS), "n": str(t["n"]), "binomial p": f"{t['p']:.2g}"}
+            for item, exact in found["exact"].items()
+            for who, t in exact["listeners"].items()
+        ]
+        lines += ["## Each listener", _pipes(single)]
+    if found["correlations"]:
+        agreeing = [
+            {"metric": c["label"], "Spearman": amount(c | {"mean": c["rho"]}), "n (clips)": str(c["n"])} for c in found["correlations"]
+        ]  # fmt: skip
+        lines += [
+            "## Automatic metrics against listeners",
+            _pipes(agreeing),
+            "Metrics are turned so that more is better; recordings are left out.",
+        ]
+    return "\n\n".join(lines) + "\n"
+
+
+def _pipes(table: Sequence[Mapping[str, str]]) -> str:
+    from ttsadapt.reports.tables import markdown as escaped
+
+    heads = list(table[0])
+    lines = ["| " + " | ".join(map(escaped, heads)) + " |", "|---|" + "---:|" * (len(heads) - 1)]
+    return "\n".join([*lines, *("| " + " | ".join(escaped(row[h]) for h in heads) + " |" for row in table)])
+
+
+def console(found: Outcome, width: int = 120) -> str:
+    """The table for a terminal, without the automatic figures."""
+    table = [{k: v for k, v in row.items() if k not in found["labels"].values()} for row in rows(found)]
+    heads = list(table[0])
+    widths = [max(len(h), *(len(row[h]) for row in table)) for h in heads]
+    lines = ["  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))) for row in
+             [heads, *([row[h] for h in heads] for row in table)]]  # fmt: skip
+    best = [f"{c['label']} {amount(c | {'mean': c['rho']})}, n = {c['n']}" for c in found["correlations"][:3]]
+    more = [f"automatic metrics that agree most (Spearman): {'; '.join(best)}"] if best else []
+    return "\n".join([screening(found), *lines, agreement(found), *more])
+
+
+def to_csv(found: Outcome) -> str:
+    """table.csv: a row a figure, full precision."""
+    stream = io.StringIO()
+    writer = csv.DictWriter(stream, ["quantity", "item", "other", "mean", "low", "high", "n", "unit", "p"], restval="", lineterminator="\n")
+    writer.writeheader()
+    unit = {"unit": found["unit"]}
+    for quantity, table in (("mean", found["means"]), ("mean_of_everyone", found["means_of_everyone"])):
+        writer.writerows({"quantity": quantity, "item": item} | mean | unit for item, mean in table.items())
+    writer.writerows({"quantity": "difference"} | d | unit for d in found["differences"])
+    for item, exact in found["exact"].items():
+        each = {"": exact} | exact["listeners"]
+        writer.writerows(
+            {"quantity": "wilson", "item": item, "other": who, "mean": t["share"], **{k: t[k] for k in ("low", "high", "n", "p")}} | unit
+            for who, t in each.items()
+        )
+    for c in found["correlations"]:
+        writer.writerow(
+            {"quantity": "spearman", "item": c["metric"], "mean": c["rho"], **{k: c[k] for k in ("low", "high", "n")}, "unit": "rho"}
+        )
+    return stream.getvalue()
+
+
+def to_ratings(key: Key, sessions: Sequence[Answered], kept: Sequence[Answered]) -> str:
+    """ratings.csv: every answer, also of listeners that do not count, unblinded."""
+    stream = io.StringIO()
+    writer = csv.writer(stream, lineterminator="\n")
+    writer.writerow(["listener", "counts", "kind", "item", "set", "utterance", "answer", "value"])
+    for session in sessions:
+        for code, answer in sorted(session.answers.items()):
+            trial = key.trials[code]
+            kind = "rated" if trial.counts else "repeat" if trial.repeats else "check"
+            counts = int(session in kept and trial.counts)
+            writer.writerow([session.listener, counts, kind, trial.item, trial.set, trial.utterance, answer, trial.worth[answer]])
+    return stream.getvalue()
+
+
+def figure(found: Outcome) -> Any:
+    """A dot and an interval an item; beside them, a metric's correlation with the listeners."""
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
+    from ttsadapt.reports.plots import MUTED, SERIES, STYLE
+
+    panels = [("means", [(item, estimate(m)) for item, m in found["means"].items()], found["unit"])]
+    if found["correlations"]:
+        listed = [(c["label"], estimate(c | {"mean": c["rho"]})) for c in found["correlations"]]
+        panels.append(("correlations", listed, "Spearman's rho with the listeners"))
+    with rc_context(STYLE):
+        high = 0.9 + 0.3 * max(len(entries) for _, entries, _ in panels)
+        drawn = Figure(figsize=(5.2 * len(panels), high), layout="constrained")
+        axes = drawn.subplots(1, len(panels), squeeze=False)[0]
+        for axis, (_, entries, label), colour in zip(axes, panels, SERIES):
+            for place, (_, e) in enumerate(entries):
+                if not math.isnan(e.low):
+                    axis.plot([e.low, e.high], [place, place], color=colour, lw=1.4)
+                axis.plot(e.mean, place, "o", color=colour, ms=5)
+            axis.set_yticks(range(len(entries)), [name for name, _ in entries])
+            axis.set_ylim(len(entries) - 0.5, -0.5)
+            axis.set_xlabel(label)
+            axis.grid(axis="y", visible=False)
+        if (zero := found["chance"]) is not None or not found["kinds"]:
+            axes[0].axvline(zero or 0.0, color=MUTED, lw=0.8)
+        for axis in axes[1:]:
+            axis.axvline(0, color=MUTED, lw=0.8)
+    return drawn
+
+
+def plot(found: Outcome, path: Path) -> None:
+    from ttsadapt.reports.plots import save_png
+
+    save_png(figure(found), path)

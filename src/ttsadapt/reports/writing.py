@@ -36,8 +36,8 @@ def write_report(study_folder: Path) -> Path:
     for name, figure in pictures.items():
         plots.save_png(figure, study_folder / "plots" / f"{name}.png")
     page = study_folder / "report.html"
-    more = {"diverging": divergence.words(found), "sweeps": sweeps, "listening": sections(study_folder, systems)}
-    write_text(page, render(systems, changes, preservation, heard, figures, stages, data, **more))
+    told, asked = divergence.words(found), sections(study_folder, systems)
+    write_text(page, render(systems, changes, preservation, heard, figures, stages, data, told, sweeps, asked))
     return page
 
 

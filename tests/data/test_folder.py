@@ -12,6 +12,7 @@ from ttsadapt.data.bringing import Bringing
 from ttsadapt.data.bringing_in import REJECTED, read_rejected
 from ttsadapt.data.corpora.folder import Folder
 from ttsadapt.data.corpora.manifest import Manifest
+from ttsadapt.data.loudness import loudness
 from ttsadapt.data.prepare import PreparedCorpus
 from ttsadapt.data.utterance import Phone
 from ttsadapt.errors import ConfigError, DataError, UserError
@@ -325,3 +326,25 @@ def test_bad_places_of_cuts_are_one_line(tmp_path):
     (tmp_path / "bad.jsonl.gz").write_bytes(b"no gzip")
     assert "corrupt" in fails(lambda: prepared(tmp_path, Manifest(str(tmp_path / "bad.jsonl.gz"))))
     assert "name it <set>.<split>" in fails(lambda: prepared(tmp_path, Manifest(str(tmp_path))))
+
+
+def test_a_folder_from_its_yaml_is_trimmed_levelled_and_split_as_asked(tmp_path):
+    from hydra.utils import instantiate
+
+    from ttsadapt.config.base import composed
+
+    for who in ("ann", "bob", "eve"):
+        for i in range(3):
+            record(tmp_path / "voices" / who / f"{i}.wav", seconds=1, hz=200 + 10 * i + len(who) * ord(who[0]))
+            (tmp_path / "voices" / who / f"{i}.txt").write_text(f"This is {who} with {NUMBERS[i]}.")
+    cfg = composed("data=folder", f"data.path={tmp_path / 'voices'}", "data/bring/split_by=speaker", "data.bring.sample_rate=8000")
+    corpus = prepared(tmp_path, instantiate(cfg.data))
+    assert {name: {u.speaker for u in corpus.utterances(name)} for name in corpus.names()}.keys() == {
+        "target.test",
+        "target.train",
+        "target.valid",
+    }
+    assert all(len({u.speaker for u in corpus.utterances(name)}) == 1 for name in corpus.names())
+    assert instantiate(cfg.data).fingerprint() == corpus.fingerprint
+    samples, rate = soundfile.read(corpus.utterances("target.train")[0].audio, dtype="float32")
+    assert rate == 8000 and loudness(samples, rate) == pytest.approx(-23, abs=0.1)

@@ -1,6 +1,6 @@
 """How recordings are brought in: what is done to each of them, which are refused, how they are split."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping, Sequence, Set
 from dataclasses import dataclass, fields
 from typing import Any, Protocol
 
@@ -69,6 +69,7 @@ class Bringing:
     """None: one for each core"""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "fractions", tuple(self.fractions))
         check_fractions(self.fractions)
         if not 8000 <= self.sample_rate <= 48000:
             raise ConfigError(f"bring.sample_rate is {self.sample_rate}: give 8000 to 48000 Hz")
@@ -94,8 +95,8 @@ def plain(value: Any) -> Any:
     """Objects as their class and what they hold: what a fingerprint is made of."""
     if isinstance(value, Mapping):
         return {str(k): plain(v) for k, v in value.items()}
-    if isinstance(value, Sequence | set | frozenset) and not isinstance(value, str):  # a config's lists are Sequences and no lists
-        return [plain(v) for v in (sorted(value, key=str) if isinstance(value, set | frozenset) else value)]
+    if isinstance(value, Sequence | Set) and not isinstance(value, str):
+        return [plain(v) for v in (sorted(value, key=str) if isinstance(value, Set) else value)]
     if hasattr(value, "settings"):
         return [type(value).__qualname__, plain(value.settings())]
     if hasattr(value, "__dict__"):

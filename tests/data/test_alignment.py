@@ -135,7 +135,7 @@ def test_nothing_is_aligned_twice(aligner, cache, tmp_path, monkeypatch):
             return super().align(*args)
 
     def fresh():
-        return Counted(aligner.acoustic, Letters(), str(tmp_path), least=0.0)
+        return Counted(aligner.acoustic, Letters(), str(cache), least=0.0)
 
     same, other = recorded(tmp_path, "iau"), recorded(tmp_path, "aui", "other")
     first = fresh().times(same)
@@ -143,7 +143,7 @@ def test_nothing_is_aligned_twice(aligner, cache, tmp_path, monkeypatch):
     fresh().times(other)
     fresh().times(replace(same, text="iaua"))
     assert Counted.calls == 3
-    changed = CTCAligner(aligner.acoustic, Letters(), str(tmp_path), drop=30)
+    changed = CTCAligner(aligner.acoustic, Letters(), str(cache), drop=30)
     assert changed.settings()["aligner"] != aligner.settings()["aligner"]
     # what could not be aligned is known, too
     silent = said(tmp_path, "silent", np.zeros(RATE, np.float32), text="iau")

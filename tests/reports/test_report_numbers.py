@@ -1,6 +1,7 @@
 """Intervals, directions, comparisons, sound and pictures of the report."""
 
 import base64
+import csv
 import io
 import json
 
@@ -46,6 +47,22 @@ def test_interval_weighs_utterances_and_draws_texts_as_wholes():
 def test_paired_uses_common_utterances_only():
     change = paired({"a": 3.0, "b": 5.0, "c": 9.0}, {"a": 1.0, "b": 1.0, "z": 7.0})
     assert change.n == 2 and change.mean == 3
+
+
+def test_seeds_of_an_utterance_are_one_value(tmp_path):
+    folder = study(tmp_path, "seeds", (("lora",),), tests=SMALL)
+    path = sorted(folder.glob("*/scores.csv"))[0]
+    head, *lines = path.read_text().splitlines()
+    first = next(csv.DictReader([head, lines[0]]))
+    other = dict(first) | {"utterance": f"{first['utterance']}--s7", "value": str(float(first["value"]) + 2)}
+    rows = [*csv.DictReader([head, *lines]), other | {"seed": "7"}]
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, [*head.split(","), "seed"])
+        writer.writeheader()
+        writer.writerows(rows)
+    (run,) = (r for r in read_study(folder).runs if r.folder == path.parent)
+    values = run.scores[first["set"], first["metric"]]
+    assert values[first["utterance"]] == pytest.approx(float(first["value"]) + 1) and other["utterance"] not in values
 
 
 @pytest.mark.parametrize(("half", "digits"), [(0.012, 3), (0.12, 2), (1.2, 1), (12.0, 0), (0.00012, 3)])

@@ -5,6 +5,7 @@ import math
 from collections import defaultdict
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 from omegaconf import OmegaConf
@@ -188,7 +189,7 @@ def _overrides(path: Path) -> tuple[str, ...]:
 def _read_scores(run: Run, path: Path) -> None:
     if not path.is_file():
         return
-    scores: Scores = defaultdict(dict)
+    said: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))  # a value a seed
     rows: dict[str, dict[str, str]] = {}
     judges: dict[str, dict[tuple[str, str], None]] = defaultdict(dict)
     with open(path, newline="", encoding="utf-8") as file:
@@ -197,12 +198,12 @@ def _read_scores(run: Run, path: Path) -> None:
             rows[metric] = row
             judges[metric][row.get("model") or "", row.get("version") or ""] = None
             if math.isfinite(value := _number(row["value"], path, number)):
-                scores[set_, metric][id_] = value
+                said[set_, metric][id_].append(value)
                 run.weights[metric, id_] = _number(row.get("weight") or "1", path, number)
             plain = _plain(set_)
             if (plain, id_) not in run.spoken:
                 run.spoken[plain, id_] = Spoken(id_, plain, row.get("text") or "", row.get("emotion") or "", row.get("speaker") or "")
-    run.scores = dict(scores)
+    run.scores = {key: {id_: fmean(values) for id_, values in found.items()} for key, found in said.items()}
     run.metrics = {
         name: MetricInfo(name, row.get("unit") or "", row.get("better") or "", tuple(judges[name])) for name, row in rows.items()
     }
@@ -212,7 +213,7 @@ def _require(row: dict[str, str], path: Path, number: int) -> tuple[str, str, st
     for column in ("set", "utterance", "metric", "value"):
         if row.get(column) is None:
             raise UserError(f"{path}:{number}: no value in column {column!r}: delete the file and evaluate the run again")
-    return row["set"], row["utterance"], row["metric"]
+    return row["set"], row["utterance"].removesuffix(f"--s{row.get('seed')}"), row["metric"]
 
 
 def _number(text: str, path: Path, number: int) -> float:

@@ -23,7 +23,7 @@ from ttsadapt.data.prepare import PreparedCorpus
 from ttsadapt.errors import DataError, UserError
 
 ARROW = importlib.util.find_spec("pyarrow") is not None
-YAMLS = {file.stem: OmegaConf.load(file) for file in sorted((paths.conf() / "data").glob("*.yaml"))}
+YAMLS = {f.stem: node for f in sorted((paths.conf() / "data").glob("*.yaml")) if "_target_" in (node := OmegaConf.load(f))}
 KNOWN = sorted(name for name, node in YAMLS.items() if issubclass(get_class(node._target_), Layout))
 
 

@@ -105,7 +105,7 @@ class Embedded(Corpus):
 
     def fingerprint(self) -> str:
         """Settings, the code that makes the audio, and the versions of what it calls."""
-        settings = {k: v for k, v in vars(self).items() if k != "processes"}
+        settings = {k: v for k, v in vars(self).items() if k not in ("processes", "cache")}
         settings["target_styles"] = styles.settings(self.target_styles)
         settings["dialogues"] = {place: count for place, count in self.dialogues.items() if count}
         settings["conditions"] = [

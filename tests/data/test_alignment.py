@@ -349,24 +349,34 @@ def test_an_aligner_learns_from_the_recordings_themselves(tmp_path):
 
 @pytest.mark.slow
 def test_boundaries_of_the_embedded_corpus(tmp_path):
-    """espeak-ng's own boundaries, on voices that were learnt from and on voices that were not."""
+    """espeak-ng's own boundaries, of other sentences by voices that the recogniser has learnt from, and by voices that it never heard."""
     from ttsadapt.data.corpora.embedded import Embedded
 
-    corpus = Embedded(source_train=1300, processes=1)
-    aligner = CTCAligner(EmbeddedRecogniser(corpus), Phones(), str(tmp_path))
+    aligner = CTCAligner(EmbeddedRecogniser(Embedded(source_train=1300, processes=1)), Phones(), str(tmp_path))
+    pool = ("Alicia", "Andrea", "Lee", "zac", "kaukovalta")
+    few = {"target_train": 7, "target_valid": 7, "target_test": 14, "source_train": 14, "processes": 1}
+    strangers = PreparedCorpus(Embedded(seed=5, target_voices=5, target_pool=pool, **few), tmp_path)
     assert aligner._opened
-    prepared = PreparedCorpus(corpus, tmp_path)
-    for name, most in (("source.test", (15, 45)), ("unseen.test", (15, 45)), ("target.test", (17, 55))):
+    ensure(strangers)
+    known = PreparedCorpus(aligner.acoustic.corpus, tmp_path)
+    for title, utterances, most in (
+        ("its voices", known.utterances("source.test") + known.utterances("target.test"), (15, 40)),
+        ("voices never heard", strangers.utterances("target.test"), (20, 65)),
+    ):
         errors: list[float] = []
-        for utterance in prepared.utterances(name):
+        left_out = 0
+        for utterance in utterances:
             timed = aligner.times(replace(utterance, phones=()))
-            assert isinstance(timed, Utterance)
             true = [p.symbol for p in utterance.phones if p.symbol != "_"]
-            if true == [p.symbol for p in timed.phones if p.symbol != "_"]:  # a few words are said otherwise at other rates
+            if isinstance(timed, Rejected):
+                left_out += 1
+            elif true == [p.symbol for p in timed.phones if p.symbol != "_"]:  # a few words are said otherwise at other rates
                 errors += boundary_errors([p._replace(symbol=p.symbol.lstrip("ˈ")) for p in timed.phones], utterance.phones)
         middle, high = np.median(errors), np.percentile(errors, 90)
-        print(f"{name}: boundary error median {middle:.1f} ms, 90th percentile {high:.1f} ms, {len(errors)} boundaries")
-        assert middle < most[0] and high < most[1]
+        print(
+            f"{title}: boundary error median {middle:.1f} ms, 90th percentile {high:.1f} ms, {len(errors)} boundaries, {left_out} left out"
+        )
+        assert middle < most[0] and high < most[1] and left_out < len(utterances) / 3
 
 
 @pytest.mark.slow

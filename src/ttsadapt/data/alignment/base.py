@@ -21,10 +21,6 @@ from ttsadapt.errors import ConfigError, DataError
 
 _SOME = 10
 """alignments after which it is said that they are poor"""
-_POOR = 1.5
-"""times `least`, that a median confidence should reach"""
-_LEAST = 0.25
-"""in its place where everything is kept"""
 
 
 class Unaligned(DataError):
@@ -48,6 +44,8 @@ class Aligner(ABC):
 
     remedy: str = ""
     """what to do when its alignments are poor"""
+    poor: float = 0.5
+    """median confidence below which that is said"""
 
     def __init__(self, cache_folder: str, least: float) -> None:
         """`cache_folder`: what runs share lies there. What is less sure than `least` is left out."""
@@ -120,7 +118,7 @@ class Aligner(ABC):
 
     def _tell(self, confidence: float) -> None:
         self._sure.append(confidence)
-        if len(self._sure) == _SOME and (middle := median(self._sure)) < _POOR * (self.least or _LEAST):
+        if len(self._sure) == _SOME and (middle := median(self._sure)) < self.poor:
             tqdm.write(f"alignments are uncertain (median confidence {middle:.2f} of the first {_SOME}); {self.remedy}".rstrip("; "))
 
     @cached_property

@@ -24,6 +24,8 @@ class Acoustic(ABC):
     """What tells the probability of every token at every moment."""
 
     remedy: str = ""
+    poor: float = 0.5
+    """see `Aligner`"""
     vocabulary: Mapping[str, int]
     """classes by name, the blank left out; known once open"""
     blank: int
@@ -52,12 +54,12 @@ class CTCAligner(Aligner):
     """An acoustic model and the spelling that its vocabulary is in."""
 
     def __init__(
-        self, acoustic: Acoustic, spelling: Spelling, cache_folder: str, least: float = 0.4, drop: float = 25.0, pause: float = 0.06
+        self, acoustic: Acoustic, spelling: Spelling, cache_folder: str, least: float = 0.2, drop: float = 25.0, pause: float = 0.06
     ) -> None:
         """A pause is `drop` dB below speech for at least `pause` seconds. For `cache_folder` and `least` see `Aligner`."""
         super().__init__(cache_folder, least)
         self.acoustic, self.spelling, self.drop, self.pause = acoustic, spelling, drop, pause
-        self.remedy = acoustic.remedy
+        self.remedy, self.poor = acoustic.remedy, acoustic.poor
 
     def fingerprint(self) -> str:
         return digest([REVISION, self.acoustic.fingerprint(), type(self.spelling).__name__, self.drop, self.pause])

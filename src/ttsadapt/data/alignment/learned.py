@@ -37,6 +37,7 @@ class Learned(Acoustic):
     """Learns once for each corpus; what it learnt is kept beside the alignments."""
 
     blank = 0
+    poor = 0.3  # the prior makes it modest: 0.4 where every text is right, 0.14 for wrong ones
     remedy = "there may be too little speech to learn from, or texts that are not what is said: see data.bring.align.acoustic.steps"
 
     def __init__(self, steps: int = 400, seconds: float = 12.0, lr: float = 3e-3, prior: float = 0.3, recordings: int = 1000) -> None:

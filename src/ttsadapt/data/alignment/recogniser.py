@@ -25,6 +25,8 @@ class EmbeddedRecogniser(Acoustic):
         "(data/bring/align=learned)"
     )
 
+    poor = 0.6  # voices it has learnt from: 0.9; other voices of espeak-ng: 0.4
+
     def __init__(self, corpus: Corpus, steps: int = 1200) -> None:
         """`steps`: how long it is trained; as many as for the metric, or it is trained twice."""
         self.corpus, self.steps = corpus, steps

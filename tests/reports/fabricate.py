@@ -77,8 +77,8 @@ def run(study_folder: Path, strategies: tuple[str, ...], seed: int, tests: dict[
             sound(folder / "wavs" / row["set"] / f"{row['utterance']}.wav", row["utterance"], row["set"])
     (folder / "summary.json").write_text(json.dumps(summary_of(folder, study_folder.name, name, strategies, seed, rows)))
     (folder / "config.yaml").write_text(f"seed: {seed}\n")
-    (folder / "overrides.yaml").write_text(f"- strategy=[{','.join(strategies)}]\n- seed={seed}\n")
-    (folder / "provenance.json").write_text(json.dumps(provenance(seed)))
+    asked = [f"strategy=[{','.join(strategies)}]", f"seed={seed}"]
+    (folder / "provenance.json").write_text(json.dumps(provenance(seed) | {"overrides": asked}))
     if strategies:
         curves(folder / "metrics.csv", strategies, seed)
     if "csp" in strategies:
@@ -172,7 +172,7 @@ def provenance(seed: int) -> dict:
     return {
         "git": "0123456789abcdef0123456789abcdef01234567", "packages": {"torch": "2.11.0", "peft": None}, "python": "3.11.2",
         "device": "cpu (x86_64)", "seed": seed, "base": "9f8e7d6c5b4a", "data": "embedded-1a2b3c", "train_seconds": 41.3 + seed,
-        "peak_memory_gib": 1.234567 + seed, "overrides": [],
+        "peak_memory_gib": 1.234567 + seed,
     }  # fmt: skip
 
 

@@ -8,8 +8,6 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from ttsadapt.errors import UserError
 from ttsadapt.files import read_json
 
@@ -168,22 +166,15 @@ def read_run(folder: Path) -> Run:
     summary = read_json(folder / "summary.json") if (folder / "summary.json").is_file() else {}
     if not isinstance(summary, dict):
         raise UserError(f"{folder / 'summary.json'} is not a JSON object: delete it and run the command again")
-    run = Run(folder, summary, _overrides(folder / "overrides.yaml"))
+    run = Run(folder, summary)
     if (folder / "provenance.json").is_file():
         run.provenance = read_json(folder / "provenance.json")
-        run.overrides = run.overrides or tuple(map(str, run.provenance.get("overrides") or ()))
+        run.overrides = tuple(map(str, run.provenance.get("overrides") or ()))
     if run.finished:
         _read_scores(run, folder / "scores.csv")
         run.curves = _curves(folder / "metrics.csv")
         run.layers = _layers(folder / "layers.json")
     return run
-
-
-def _overrides(path: Path) -> tuple[str, ...]:
-    if not path.is_file():
-        return ()
-    value = OmegaConf.to_container(OmegaConf.load(path))
-    return tuple(map(str, value)) if isinstance(value, list) else ()
 
 
 def _read_scores(run: Run, path: Path) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import lightning as L
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from ttsadapt.callbacks.throughput import peak_memory
 from ttsadapt.config.identity import code_hash
@@ -53,7 +53,7 @@ def provenance(cfg: DictConfig, base_hash: str, corpus: str, stopwatch: Stopwatc
     return machine() | {
         "seed": cfg.seed, "base": base_hash, "data": corpus, "train_seconds": stopwatch.seconds,
         "peak_memory_gib": peak_memory()["resident_gib"],
-        "cpu_seconds": time.process_time(), "overrides": OmegaConf.to_container(cfg.get("asked", OmegaConf.create([]))),
+        "cpu_seconds": time.process_time(),
     }  # fmt: skip
 
 

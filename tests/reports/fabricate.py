@@ -76,9 +76,9 @@ def run(study_folder: Path, strategies: tuple[str, ...], seed: int, tests: dict[
         if wavs and row["metric"] == "per":
             sound(folder / "wavs" / row["set"] / f"{row['utterance']}.wav", row["utterance"], row["set"])
     (folder / "summary.json").write_text(json.dumps(summary_of(folder, study_folder.name, name, strategies, seed, rows)))
-    (folder / "config.yaml").write_text(f"seed: {seed}\n")
-    asked = [f"strategy=[{','.join(strategies)}]", f"seed={seed}"]
-    (folder / "provenance.json").write_text(json.dumps(provenance(seed) | {"overrides": asked}))
+    config = {"seed": seed, "study": study_folder.name, "strategy": {name: {"_target_": f"own.{name}"} for name in strategies}}
+    (folder / "config.yaml").write_text(json.dumps(config))
+    (folder / "provenance.json").write_text(json.dumps(provenance(seed)))
     if strategies:
         curves(folder / "metrics.csv", strategies, seed)
     if "csp" in strategies:

@@ -146,9 +146,9 @@ def test_seeds_are_averaged_and_their_spread_is_stated(reported, page):
 def test_runs_that_differ_in_more_than_the_seed_are_not_averaged(tmp_path):
     folder = study(tmp_path, strategies=[("lora",)], tests={"target": 3, "source": 3}, seeds=(0, 1), wavs=False)
     for seed, run in enumerate(sorted(folder.iterdir(), key=lambda p: json.loads((p / "summary.json").read_text())["seed"])):
-        told = json.loads((run / "provenance.json").read_text())
-        told["overrides"] += [f"strategy.lora.rank={4 * (seed + 1)}"]
-        (run / "provenance.json").write_text(json.dumps(told))
+        config = json.loads((run / "config.yaml").read_text())
+        config["strategy"]["lora"]["rank"] = 4 * (seed + 1)
+        (run / "config.yaml").write_text(json.dumps(config))
     assert [s.label for s in Systems(read_study(folder)).adapted] == ["lora (strategy.lora.rank=4)", "lora (strategy.lora.rank=8)"]
 
 

@@ -7,6 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from ttsadapt.reports.numbers import count, percent, seconds
+from ttsadapt.reports.settings import differences
 from ttsadapt.reports.study import Run, Study
 
 
@@ -33,15 +34,21 @@ class Ran:
 
 
 def what_ran(study: Study) -> Ran:
-    flat = [{k: v for k, v in _flat(run.provenance) if v and k != "overrides"} for run in study.runs]
+    flat = [{k: v for k, v in _flat(run.provenance) if v} for run in study.runs]
     shared = {k: v for k, v in flat[0].items() if all(other.get(k) == v for other in flat)} if len(flat) > 1 else {}
-    runs = [_ran(run, {k: v for k, v in own.items() if k not in shared}) for run, own in zip(study.runs, flat)]
+    apart = [_apart(run, [other for other in study.runs if other.name == run.name]) for run in study.runs]
+    own = [{k: v for k, v in facts.items() if k not in shared} for facts in flat]
+    runs = [_ran(*each) for each in zip(study.runs, apart, own)]
     return Ran(shared, runs, _judges(study))
 
 
-def _ran(run: Run, own: dict[str, str]) -> RanRun:
+def _apart(run: Run, siblings: list[Run]) -> str:
+    """What sets it apart from the runs of its name."""
+    return differences([run.settings, *(other.settings for other in siblings)])[0]
+
+
+def _ran(run: Run, apart: str, own: dict[str, str]) -> RanRun:
     summary = run.summary
-    asked = {"overrides": " ".join(run.overrides)} if run.overrides else {}
     trained = f"{count(summary.get('trainable_parameters'))} of {count(summary.get('total_parameters'))}"
     speed, memory = (
         f"{v:.3g}" if isinstance(v, int | float) else "–" for v in (summary.get("steps_per_second"), run.provenance.get("peak_memory_gib"))
@@ -52,7 +59,7 @@ def _ran(run: Run, own: dict[str, str]) -> RanRun:
         seconds(summary.get("train_seconds")),
         speed,
         memory,
-        asked | own,
+        ({"settings": apart} if apart else {}) | own,
     )
 
 

@@ -10,6 +10,7 @@ from typing import Any
 
 from ttsadapt.errors import UserError
 from ttsadapt.files import read_json
+from ttsadapt.reports.settings import Settings, settings
 
 SETS = ("target", "source", "unseen", "ood")
 PREFIXES = ("recordings/", "resynthesis/", "base/")
@@ -57,7 +58,7 @@ class Run:
 
     folder: Path
     summary: dict[str, Any]
-    overrides: tuple[str, ...] = ()
+    settings: Settings = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     scores: Scores = field(default_factory=dict)
     weights: dict[tuple[str, str], float] = field(default_factory=dict)
@@ -166,10 +167,9 @@ def read_run(folder: Path) -> Run:
     summary = read_json(folder / "summary.json") if (folder / "summary.json").is_file() else {}
     if not isinstance(summary, dict):
         raise UserError(f"{folder / 'summary.json'} is not a JSON object: delete it and run the command again")
-    run = Run(folder, summary)
+    run = Run(folder, summary, settings(folder / "config.yaml"))
     if (folder / "provenance.json").is_file():
         run.provenance = read_json(folder / "provenance.json")
-        run.overrides = tuple(map(str, run.provenance.get("overrides") or ()))
     if run.finished:
         _read_scores(run, folder / "scores.csv")
         run.curves = _curves(folder / "metrics.csv")

@@ -12,10 +12,8 @@ import numpy as np
 from ttsadapt.errors import UserError
 from ttsadapt.files import inside
 from ttsadapt.reports.numbers import Estimate, interval, paired
+from ttsadapt.reports.settings import differences
 from ttsadapt.reports.study import MetricInfo, Run, Study
-
-SEEDLESS = ("seed=", "study=", "experiments=", "hydra", "logger", "trainer.devices=", "strategy=", "name=")
-"""overrides that do not tell two systems of one name apart"""
 
 
 @dataclass(eq=False)
@@ -174,17 +172,12 @@ def _has(run: Run, prefix: str) -> bool:
 
 
 def _seed_groups(runs: list[Run]) -> list[tuple[str, list[Run]]]:
-    """Runs by name and by what was overridden besides the seed; the label says what sets two of one name apart."""
-    groups: dict[tuple[str, frozenset[str]], list[Run]] = defaultdict(list)
+    """Runs that differ in nothing but their seed; the label says what sets two groups of one name apart."""
+    by_name: dict[str, dict[frozenset[tuple[str, str]], list[Run]]] = defaultdict(lambda: defaultdict(list))
     for run in runs:
-        groups[run.name, _asked(run)].append(run)
+        by_name[run.name][frozenset(run.settings.items())].append(run)
     labelled = []
-    for (name, asked), group in groups.items():
-        siblings = [a for n, a in groups if n == name]
-        own = sorted(asked - frozenset.intersection(*siblings))
-        labelled.append((f"{name} ({', '.join(own)})" if own else name, group))
+    for name, groups in by_name.items():
+        apart = differences([group[0].settings for group in groups.values()])
+        labelled += [(f"{name} ({own})" if own else name, group) for own, group in zip(apart, groups.values())]
     return labelled
-
-
-def _asked(run: Run) -> frozenset[str]:
-    return frozenset(o.lstrip("+~") for o in run.overrides if not o.lstrip("+~").startswith(SEEDLESS))

@@ -1,0 +1,52 @@
+"""What sets runs of one name apart: the settings of their configs, the seed and what changes no number left out."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from ttsadapt.config.identity import INFRASTRUCTURE, INFRASTRUCTURE_OF_TRAINER
+
+Settings = dict[str, str]
+"""{dotted name: value}"""
+_APART = {*INFRASTRUCTURE, "seed", "hydra", *(f"trainer.{name}" for name in INFRASTRUCTURE_OF_TRAINER)}
+_TARGET = "._target_"
+MOST = 4
+"""differences that a label names"""
+
+
+def settings(path: Path) -> Settings:
+    """Of the config at `path`; {} where there is none."""
+    if not path.is_file():
+        return {}
+    flat = dict(_flat(OmegaConf.to_container(OmegaConf.load(path)), ""))
+    return {k: v for k, v in flat.items() if not any(k == apart or k.startswith(f"{apart}.") for apart in _APART)}
+
+
+def differences(runs: Sequence[Settings]) -> list[str]:
+    """For each of them, in the words of overrides, what it has that not all have; "" where there is nothing.
+
+    Where another class was chosen, its settings follow from that and are not named.
+    """
+    names = dict.fromkeys(name for one in runs for name in one)
+    varied = [name for name in names if len({one.get(name) for one in runs}) > 1]
+    chosen = tuple(name.removesuffix(_TARGET) + "." for name in varied if name.endswith(_TARGET))
+    told = [name for name in varied if name.endswith(_TARGET) or not name.startswith(chosen or "\0")]
+    return [", ".join(_shortened([_told(name, one[name]) for name in told if name in one])) for one in runs]
+
+
+def _told(name: str, value: str) -> str:
+    return f"{name.removesuffix(_TARGET)}={value.rpartition('.')[2]}" if name.endswith(_TARGET) else f"{name}={value}"
+
+
+def _shortened(parts: list[str]) -> list[str]:
+    return parts if len(parts) <= MOST else [*parts[:MOST], f"{len(parts) - MOST} more"]
+
+
+def _flat(value: Any, name: str) -> Iterator[tuple[str, str]]:
+    if isinstance(value, Mapping) and value:
+        for key, inner in value.items():
+            yield from _flat(inner, f"{name}.{key}" if name else str(key))
+    else:
+        yield name, "null" if value is None else str(value)

@@ -2,12 +2,15 @@
 
 import gzip
 import json
+import os
+import time
 
 import numpy as np
 import pytest
 import soundfile
 
 from ttsadapt.artifacts import ensure
+from ttsadapt.data import manifest
 from ttsadapt.data.bringing import Bringing
 from ttsadapt.data.bringing_in import REJECTED, read_rejected
 from ttsadapt.data.corpora.folder import Folder
@@ -291,6 +294,23 @@ def test_the_fingerprint_of_cuts_covers_their_recordings(tmp_path):
     assert Manifest(str(path)).fingerprint() == before
     record(tmp_path / "data" / "wavs" / "a.wav", hz=300)
     assert Manifest(str(path)).fingerprint() != before
+
+
+def test_what_cuts_name_is_remembered_until_they_change(tmp_path, monkeypatch):
+    for name in "ab":
+        record(tmp_path / "wavs" / f"{name}.wav")
+    path = cuts(tmp_path, [cut("a"), cut("b")])
+    corpus, plain = Manifest(str(path)), Manifest(str(path)).fingerprint()
+    corpus.cache = tmp_path / "cache"
+    old = time.time() - 60  # a file that has just changed is not remembered
+    for file in (path, *tmp_path.rglob("*.wav")):
+        os.utime(file, (old, old))
+    assert corpus.fingerprint() == plain
+    monkeypatch.setattr(manifest, "rows", lambda *a, **k: pytest.fail("read again"))
+    assert corpus.fingerprint() == plain
+    monkeypatch.undo()
+    path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()).split(b"\n", 1)[1]))
+    assert corpus.fingerprint() != plain
 
 
 def changed(**change):

@@ -10,9 +10,11 @@ from ttsadapt.data.corpora.base import SETS, SPLITS
 from ttsadapt.data.corpora.listed import Listed
 from ttsadapt.data.espeak import PAUSE
 from ttsadapt.data.found import Found, Rejected, Word
+from ttsadapt.data.hashes import Hashes
 from ttsadapt.data.splits import check_role, named
 from ttsadapt.data.utterance import Phone, Utterance
 from ttsadapt.errors import DataError
+from ttsadapt.files import read_json, write_json
 
 Row = dict[str, Any]
 
@@ -72,11 +74,20 @@ class Manifest(Listed):
     def _recordings(self, file: Path) -> Iterator[Path]:
         """Those that are there; what is wrong with the others is told when they are brought in."""
         below = manifest.Below(self._above)
-        for row, where in manifest.rows(file, phones=False):
+        for source in self._sources(file):
             try:
-                yield _located(_source(row, where)[0], below, where)
+                yield _located({"source": source}, below, str(file))
             except _Bad:
                 continue
+
+    def _sources(self, file: Path) -> list[str]:
+        """What its cuts call their recordings, kept for as long as the file stays the same: 100 000 cuts take seconds to read."""
+        if self.cache is None:
+            return _named_in(file)
+        kept = self.cache / "listings" / f"{Hashes(self.cache).of([file])}.json"
+        if not kept.is_file():
+            write_json(kept, _named_in(file))
+        return read_json(kept)
 
     def _found(self, row: Row, role: str, split: str, where: str, below: manifest.Below) -> Found:
         source, channel = _source(row, where)
@@ -111,6 +122,16 @@ class Manifest(Listed):
         timed = tuple(Word(w.symbol, start + w.start, start + w.end) for w in words)
         whole = start == 0 and length == row["recording"].get("duration")
         return Found(utterance, role, split, where, start, None if whole else start + length, timed, channel=channel)
+
+
+def _named_in(file: Path) -> list[str]:
+    named: dict[str, None] = {}
+    for row, where in manifest.rows(file, phones=False):
+        try:
+            named.setdefault(_source(row, where)[0]["source"])
+        except _Bad:
+            continue
+    return list(named)
 
 
 class _Bad(Exception):

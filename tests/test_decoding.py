@@ -1,12 +1,15 @@
-"""What a second of speech costs does not depend on how long it gets: decoding keeps what it has computed. New backbones are found."""
+"""Speaking: what a second of it costs does not depend on how long it gets, and every setting is read. New backbones are found."""
 
 from contextlib import contextmanager
 from dataclasses import replace
 
 import pytest
+import torch
 from torch import nn
 
 from test_every_pair import BACKBONES, learner_of
+from ttsadapt.backbones.ending import watched
+from ttsadapt.backbones.knobs import decoding, settings
 
 
 @contextmanager
@@ -34,3 +37,28 @@ def test_a_second_of_speech_costs_the_same_however_long_it_gets(mini, backbone):
         found.append((len(said), total[0] / len(said)))
     (short, cheap), (long, dear) = sorted(found)
     assert long >= 1.5 * short and 0 < dear <= 1.3 * cheap, found
+
+
+@pytest.mark.parametrize("backbone", BACKBONES)
+def test_every_setting_is_read_and_given_back(mini, backbone):
+    assembly, learner = learner_of(mini, backbone, ["lora"])
+    model = learner.backbone
+    request = model.frontend.request(assembly.utterances("target.test")[0])
+
+    def said():
+        with watched() as cut:
+            (wave,) = model.synthesize([request])
+        assert torch.isfinite(wave).all() and cut <= {request.id}
+        return wave
+
+    before, own = said(), settings(model)
+    for name, knob in model.knobs.items():
+        higher = int(own[name]) + 3 if knob.whole else own[name] + 0.7
+        with decoding(model, {name: higher if higher <= knob.high else own[name] / 2}):
+            assert len(said()) > 0
+        assert settings(model) == own
+    torch.testing.assert_close(said(), before)
+    if "temperature" in own:
+        with decoding(model, {"temperature": own["temperature"] + 5}):
+            other = said()
+        assert other.shape != before.shape or not torch.allclose(other, before)

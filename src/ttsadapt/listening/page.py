@@ -82,8 +82,8 @@ class ListeningTest:
         drafts = self._drafts(pool, salt)
         clips = list(dict.fromkeys(clip for trial in drafts.trials.values() for _, clip in trial.clips))
         sounds = prepared(clips, self.loudness, self.rate, self.form)
-        names = {clip: digest([salt, as_text(data), clip.system]) for clip, data in zip(clips, sounds.data)}
-        content = self._content(salt, drafts, names, {names[c]: as_text(d) for c, d in zip(clips, sounds.data)})
+        names = {clip: digest([salt, of, clip.system]) for clip, of in zip(clips, sounds.prints)}
+        content = self._content(salt, drafts, names)
         page = digest([content, salt], 16)
         if old and old.page != page and any((folder / "results").glob("*.json")):
             raise UserError(
@@ -92,7 +92,8 @@ class ListeningTest:
             )
         write_key(folder / "key.json", self._key(page, salt, pool, drafts, dict(zip(clips, sounds.seconds)), sounds))
         target = folder / f"{self.name}.html"
-        write_text(target, render({"id": page} | content, self.post))
+        audio = {names[clip]: as_text(data) for clip, data in zip(clips, sounds.data)}
+        write_text(target, render({"id": page, **content, "audio": dict(sorted(audio.items()))}, self.post))
         return self._said(target, pool, drafts)
 
     def _drafts(self, pool: Pool, salt: str) -> Drafts:
@@ -133,8 +134,8 @@ class ListeningTest:
         ]
         return [*first, *others][: self.training]
 
-    def _content(self, salt: str, drafts: Drafts, names: Mapping[Clip, str], audio: Mapping[str, str]) -> dict[str, Any]:
-        """All that the page holds: codes, sounds and words, nothing that tells systems apart."""
+    def _content(self, salt: str, drafts: Drafts, names: Mapping[Clip, str]) -> dict[str, Any]:
+        """All that the page holds but its sounds: codes and words, nothing that tells systems apart."""
         shown = {}
         for code, trial in sorted(drafts.trials.items()):
             shown[code] = {
@@ -156,7 +157,6 @@ class ListeningTest:
             "sheets": drafts.sheets,
             "trials": shown,
             "form": self.form,
-            "audio": dict(sorted(audio.items())),
         }
 
     def _key(self, page: str, salt: str, pool: Pool, drafts: Drafts, seconds: Mapping[Clip, float], sounds: Sounds) -> Key:

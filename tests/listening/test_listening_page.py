@@ -160,16 +160,6 @@ def test_the_same_study_gives_the_same_page(heard, monkeypatch):
     assert not set(data(heard, "mos")["trials"]) & set(json.loads(kept)["trials"])
 
 
-def test_a_page_that_has_answers_is_not_replaced(tmp_path):
-    folder = short_study(tmp_path)
-    made("mos", *SMALL).build(folder)
-    (folder / "listening" / "mos" / "results").mkdir()
-    (folder / "listening" / "mos" / "results" / "a.json").write_text("{}")
-    made("mos", *SMALL).build(folder)  # the same page
-    with pytest.raises(UserError, match=r"page\.name"):
-        made("mos", "page.sentences=5").build(folder)
-
-
 @pytest.mark.parametrize(("items", "variants", "n"), [(5, 1, 10), (3, 2, 12), (2, 4, 8)])
 def test_latin_squares_are_balanced(items, variants, n):
     plan = sheets(n, items, variants, complete=False, per_listener=None)

@@ -13,6 +13,7 @@ from ttsadapt.errors import ConfigError, UserError
 from ttsadapt.evaluation import RECORDED, Row, Table, goodness, read_scores, tabled
 from ttsadapt.files import read_json, write_json
 from ttsadapt.metrics.intervals import grouped
+from ttsadapt.text_table import aligned
 
 
 def compare(cfg: DictConfig) -> None:
@@ -91,15 +92,14 @@ def paired(one: Mapping[str, Row], other: Mapping[str, Row], ideals: Sequence[Ma
 
 def told(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The table, a line a metric."""
-    head = f"  {'metric':18} {'first':>9} {'second':>9} {'difference':>11}  {'95 % interval':20} {'better':>7} {'n':>5}  unit"
-    lines = [head]
+    rows = [["  metric", "first", "second", "difference", "95 % interval", "better", "n", "unit"]]
     for metric, f in found.items():
         if f["difference"] is None:
-            lines.append(f"  {metric:18} no utterance has a value in both runs")
+            rows.append([f"  {metric}", "–", "–", "–", "", "–", "0", "no utterance has a value in both runs"])
             continue
         around = "" if f["low"] is None else f"[{f['low']:.3f}, {f['high']:.3f}]"
         share = "–" if f["share_better"] is None else f"{100 * f['share_better']:.1f} %"
         distance = ", distance to the recording" if f["better"] == "near reference" else f", {f['better']} is better"
-        means = " ".join(f"{m:9.3f}" for m in f["means"])
-        lines.append(f"  {metric:18} {means} {f['difference']:+11.3f}  {around:20} {share:>7} {f['n']:>5}  {f['unit']}{distance}")
-    return lines
+        means = [f"{m:.3f}" for m in f["means"]]
+        rows.append([f"  {metric}", *means, f"{f['difference']:+.3f}", around, share, str(f["n"]), f"{f['unit']}{distance}"])
+    return aligned(rows, left=(0, 7))

@@ -16,7 +16,7 @@ import torch
 from ttsadapt.config.identity import run_folder, run_id
 
 COLUMNS = {"set", "utterance", "metric", "value", "unit", "better", "model", "version", "speaker", "emotion", "text", "weight"}
-COLUMNS |= {"seed", "why"}
+COLUMNS |= {"seed", "why", "share"}
 
 
 def start(mini, *overrides, **kw):

@@ -30,6 +30,7 @@ def test_one_key_leaves_the_others_as_the_run_had_them():
     assert own.metric.wer == {"_target_": "w", "recogniser": {"path": "old"}, "part": "deletions"} and own.metric.per.steps == 3
     assert set(own.metric) == {"per", "wer"}
     assert "limit" not in asked("~evaluation.limit").evaluation
+    assert asked("~metric.mcd.x").metric == finished().metric
 
 
 def test_a_metric_that_the_run_has_not_comes_whole_and_what_refers_to_a_key_follows_it():

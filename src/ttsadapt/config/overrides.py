@@ -28,7 +28,8 @@ def put_onto(own: DictConfig, given: DictConfig, asked: Sequence[str], group: st
     for override in found:
         key = str(override.key_or_group)
         if override.is_delete():
-            OmegaConf.select(own, key.rpartition(".")[0]).pop(key.rpartition(".")[2], None)
+            parent, _, name = key.rpartition(".")
+            (OmegaConf.select(own, parent) or {}).pop(name, None)
             continue
         taken = [leaf for leaf in _leaves(given[group], group) if _within(_written(given, leaf), key) or _within(leaf, key)]
         for place in dict.fromkeys(_first_new(own, leaf) for leaf in taken):

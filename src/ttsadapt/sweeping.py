@@ -15,12 +15,14 @@ from ttsadapt.artifacts import ensure
 from ttsadapt.assembly import Assembly
 from ttsadapt.backbones.base import Backbone
 from ttsadapt.backbones.knobs import decoding, refuse_settings, settings
+from ttsadapt.config.overrides import put_onto
 from ttsadapt.errors import ConfigError
-from ttsadapt.evaluation import Row, score_set
+from ttsadapt.evaluation import score_set
 from ttsadapt.files import digest, replacing
 from ttsadapt.finished import restored
 from ttsadapt.metrics.available import assembled
 from ttsadapt.metrics.base import UtteranceMetric
+from ttsadapt.metrics.rows import Row
 from ttsadapt.metrics.subset import subset
 from ttsadapt.scoring import judge_needs
 from ttsadapt.speaking import speak
@@ -42,10 +44,8 @@ def sweep(cfg: DictConfig, folder: Path, asked: Sequence[str]) -> None:
     assembly, learner = restored(folder)
     for setting in combinations(grid):
         refuse_settings(learner.backbone, setting)
-    if any(o.startswith("evaluation.") for o in asked):
-        assembly.cfg.evaluation = cfg.evaluation
-    if any(o.startswith(("metric=", "metric.", "metric@", "+metric")) for o in asked):
-        assembly.cfg.metric = cfg.metric
+    for group in ("evaluation", "metric"):
+        put_onto(assembly.cfg, cfg, asked, group)
     metrics = assembled(assembly.cfg.metric)
     if not metrics:
         raise ConfigError("metric=[] compares nothing: name metrics, such as metric=[mcd,f0]")

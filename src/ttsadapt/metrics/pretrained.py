@@ -3,7 +3,7 @@
 from functools import lru_cache
 from pathlib import Path
 
-from ttsadapt.files import content_hash
+from ttsadapt.metrics.weights import hashed
 
 
 @lru_cache(maxsize=64)
@@ -37,7 +37,7 @@ def lacking(path: str, key: str, files: tuple[str, ...] = ("config.json",)) -> s
 def fingerprint(path: str) -> str:
     """Hash of a located model's files, "" when it is not here."""
     folder = located(path)
-    return "" if folder is None else content_hash(folder)
+    return "" if folder is None else hashed(folder)
 
 
 def named(path: str) -> str:

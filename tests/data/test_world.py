@@ -241,7 +241,8 @@ def test_other_texts_are_in_the_second_language():
     german, british = ood(), ood(second_language="en-gb")
     assert [language for language, _ in german] == 4 * ["en-us"] + 4 * ["de"] and german[:4] == british[:4]
     assert [language for language, _ in british[4:]] == 4 * ["en-gb"]
-    assert {text for _, text in british[4:]} == set(sentences.plain(4, 0)) and {text for _, text in german[4:]} == set(sentences.german(4, 0))
+    assert {text for _, text in british[4:]} == set(sentences.plain(4, 0))
+    assert {text for _, text in german[4:]} == set(sentences.german(4, 0))
     everything = [x.text for x in Embedded(**TINY | {"ood_test": 8, "second_language": "en-gb"}).script() if x.part != "ood.test"]
     assert everything and not {text for _, text in british} & set(everything)
     assert {x.language for x in Embedded(**TINY, language="de", second_language="fr").script()} == {"de"}

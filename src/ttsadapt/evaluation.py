@@ -134,7 +134,7 @@ Table = dict[str, dict[str, dict[str, Row]]]
 
 def tabled(rows: Sequence[Row]) -> Table:
     """Each utterance's mean over its seeds (of those that have a value), in a row that also has their number and standard deviation,
-    `seeds` and `deviation`."""
+    `seeds` and `deviation`, and the values themselves, `each`."""
     found: dict[str, dict[str, list[Row]]] = {}
     for row in rows:
         found.setdefault(row["set"], {}).setdefault(row["metric"], []).append(row)
@@ -153,7 +153,7 @@ def _averaged(utterance: str, rows: Sequence[Row]) -> Row:
     values = [r["value"] for r in rows if math.isfinite(r["value"])]
     deviation = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
     mean = float(np.mean(values)) if values else math.nan
-    return rows[0] | {"utterance": utterance, "value": mean, "seeds": len(rows), "deviation": deviation}
+    return rows[0] | {"utterance": utterance, "value": mean, "seeds": len(rows), "deviation": deviation, "each": values}
 
 
 def summarise(rows: Sequence[Row]) -> dict[str, Any]:
@@ -196,9 +196,12 @@ def listed(sets: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
 
 
 def goodness(row: Row, ideal: Row | None) -> float:
-    """The value turned so that more is better; what is best near the reference counts its distance to the recording."""
+    """The value turned so that more is better; what is best near the reference counts its distance to the recording.
+
+    Of several seeds each is as far away as it is: their mean lies nearer than they do, the more so the more they are.
+    """
     if row["better"] == "near reference":
-        return math.nan if ideal is None else -abs(row["value"] - ideal["value"])
+        return math.nan if ideal is None else -float(np.mean([abs(v - ideal["value"]) for v in row.get("each") or [row["value"]]]))
     return row["value"] if row["better"] == "higher" else -row["value"]
 
 

@@ -61,6 +61,9 @@ class Run:
     settings: Settings = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     scores: Scores = field(default_factory=dict)
+    """means over the seeds that an utterance was spoken with"""
+    away: Scores = field(default_factory=dict)
+    """the mean of their distances to the recording"""
     weights: dict[tuple[str, str], float] = field(default_factory=dict)
     """{(metric, utterance id): weight in a mean}, such as its number of phones"""
     metrics: dict[str, MetricInfo] = field(default_factory=dict)
@@ -195,6 +198,9 @@ def _read_scores(run: Run, path: Path) -> None:
             if (plain, id_) not in run.spoken:
                 run.spoken[plain, id_] = Spoken(id_, plain, row.get("text") or "", row.get("emotion") or "", row.get("speaker") or "")
     run.scores = {key: {id_: fmean(values) for id_, values in found.items()} for key, found in said.items()}
+    for (set_, metric), found in said.items():
+        ideal = run.scores.get((f"recordings/{_plain(set_)}", metric), {})
+        run.away[set_, metric] = {id_: fmean(abs(v - ideal[id_]) for v in values) for id_, values in found.items() if id_ in ideal}
     run.metrics = {
         name: MetricInfo(name, row.get("unit") or "", row.get("better") or "", tuple(judges[name])) for name, row in rows.items()
     }

@@ -29,7 +29,7 @@ class System:
     strategies: tuple[str, ...] = ()
     how: tuple[str, ...] = ()
     """those of them that say what trains; the others say what is kept"""
-    _values: dict[tuple[str, str], dict[str, float]] = field(default_factory=dict, repr=False)
+    _known: dict[tuple[str, str, str], dict[str, float]] = field(default_factory=dict, repr=False)
 
     @property
     def adapted(self) -> bool:
@@ -45,13 +45,20 @@ class System:
 
     def values(self, set_: str, metric: str) -> dict[str, float]:
         """Per utterance, averaged over runs: seeds are averaged before anything is resampled."""
-        if (set_, metric) not in self._values:
+        return self._averaged("scores", set_, metric)
+
+    def away(self, set_: str, metric: str) -> dict[str, float]:
+        """As `values`, of distances to the recording: the distance of an average would be less than any seed's."""
+        return self._averaged("away", set_, metric)
+
+    def _averaged(self, what: str, set_: str, metric: str) -> dict[str, float]:
+        if (what, set_, metric) not in self._known:
             gathered: dict[str, list[float]] = defaultdict(list)
             for run, prefix in self.sources:
-                for id_, value in run.scores.get((prefix + set_, metric), {}).items():
+                for id_, value in getattr(run, what).get((prefix + set_, metric), {}).items():
                     gathered[id_].append(value)
-            self._values[set_, metric] = {k: sum(v) / len(v) for k, v in gathered.items()}
-        return self._values[set_, metric]
+            self._known[what, set_, metric] = {k: sum(v) / len(v) for k, v in gathered.items()}
+        return self._known[what, set_, metric]
 
     def weights(self, metric: str) -> dict[str, float]:
         """By utterance; all runs weigh an utterance alike."""
@@ -141,9 +148,7 @@ class Systems(list[System]):
             return values
         if metric.better == "higher":
             return {k: -v for k, v in values.items()}
-        recordings = self.of_kind("ceiling", system.backbone)
-        reference = recordings.values(set_, metric.name) if recordings else {}
-        return {k: abs(v - reference[k]) for k, v in values.items() if k in reference}
+        return system.away(set_, metric.name)
 
     def change(self, kind: str, metric: MetricInfo, system: System) -> Estimate | None:
         """`kind` "gain" (on target, positive = better) or "forgetting" (on source, positive = worse), against the base."""

@@ -79,9 +79,15 @@ class Task:
 
     @cached_property
     def floor(self) -> list[Row]:
-        """Of the model that this stage started from."""
+        """Of the model that this stage started from; [] where it has spoken with other seeds since."""
         kind = f"base/{self.set}"
-        return [r | {"set": self.set} for r in read_scores(self.run / "scores.csv") if r["set"] == kind]
+        rows = [r | {"set": self.set} for r in read_scores(self.run / "scores.csv") if r["set"] == kind]
+        return rows if self.as_often(rows) else []
+
+    def as_often(self, rows: Sequence[Row]) -> bool:
+        """Are these of speech with the seeds that this column is about? `ttsadapt evaluate` may have changed a run's."""
+        spoken = {r["seed"] for r in rows if r["set"] == self.set}
+        return not spoken or spoken == {str(seed) for seed in self.cfg.evaluation.seeds}
 
     def scored_by(self, model: Model) -> bool:
         """Whether the model's own run has these very scores."""
@@ -92,6 +98,7 @@ class Task:
             and self.set in there.cfg.evaluation.sets
             and there.corpus.folder == here.corpus.folder
             and sentences(there, self.set) == self.sentences
+            and self.as_often(model.rows)
         )
 
 

@@ -13,7 +13,7 @@ sys.path.append(str(Path(__file__).parents[1] / "metrics"))
 from sounds import phones_at, said, voice
 
 from ttsadapt.artifacts import ensure
-from ttsadapt.data import manifest
+from ttsadapt.data import espeak, manifest
 from ttsadapt.data.alignment.base import Aligner, Unaligned
 from ttsadapt.data.alignment.ctc import Acoustic, CTCAligner
 from ttsadapt.data.alignment.hub import HubCTC
@@ -23,6 +23,7 @@ from ttsadapt.data.alignment.recogniser import EmbeddedRecogniser
 from ttsadapt.data.alignment.spelling import Characters, Phones, Spelled, Spelling, Token, owned, words_of
 from ttsadapt.data.alignment.store import Store
 from ttsadapt.data.corpora.base import Corpus
+from ttsadapt.data.corpora.folder import Folder
 from ttsadapt.data.found import Rejected
 from ttsadapt.data.prepare import PreparedCorpus
 from ttsadapt.data.segmentation import Segments
@@ -246,14 +247,24 @@ def test_a_model_of_transformers_times_words(hub, tmp_path):
         aligner.aligned(samples, RATE, "7 x", "en")
 
 
-def test_long_recordings_are_heard_in_windows(hub):
+def test_long_recordings_are_heard_in_windows(hub, tmp_path):
     whole, windows = HubCTC(str(hub)), HubCTC(str(hub), window=1.5, context=0.3)
-    assert whole.fingerprint() != windows.fingerprint()
+    assert whole.fingerprint(tmp_path) != windows.fingerprint(tmp_path) and (tmp_path / "hashes.sqlite").is_file()
     whole.open(Path())
     windows.open(Path())
     audio = torch.from_numpy(np.concatenate([voice(140.0, "aiuaiuaiu")] * 3))
     one, many = whole.likely(audio), windows.likely(audio)
     assert abs(len(one) - len(many)) < 0.03 * len(one) and many.exp().sum(-1).allclose(torch.ones(len(many)), atol=1e-4)
+    bare = HubCTC(str(hub), window=1.5, context=0)
+    bare.open(Path())
+    assert abs(len(bare.likely(audio[: 3 * RATE + 7])) - 150) < 6, "seven samples are less than a model can hear"
+
+
+@pytest.mark.parametrize(("window", "context"), [(4, 2), (1, -0.1), (0, 0)])
+def test_windows_that_only_overlap_are_one_line(window, context):
+    with pytest.raises(ConfigError, match=f"context is {context} and window {window}: give") as error:
+        HubCTC("somewhere", window=window, context=context)
+    assert "\n" not in str(error.value)
 
 
 def test_no_model_is_one_line(tmp_path, hub):
@@ -268,7 +279,7 @@ class Sure(Acoustic):
 
     blank, vocabulary = 0, {"a": 1, "b": 2}
 
-    def fingerprint(self):
+    def fingerprint(self, cache):
         return "sure"
 
     def open(self, cache):
@@ -283,6 +294,27 @@ class Sure(Acoustic):
 def test_an_own_acoustic_model_is_one_class(tmp_path):
     found = CTCAligner(Sure(), Letters(), str(tmp_path)).aligned(torch.from_numpy(voice(100.0)), RATE, "ab", "en")
     assert [p.symbol for p in found.phones if p.symbol != "_"] == ["a", "b"] and found.confidence > 0.9
+
+
+def test_a_fingerprint_is_of_the_engine_that_spells(tmp_path, monkeypatch):
+    def names():
+        return [CTCAligner(Sure(), spelling, str(tmp_path)).fingerprint() for spelling in (Phones(), Characters())]
+
+    before = names()
+    monkeypatch.setattr(espeak, "version", lambda: "0.0")
+    after = names()
+    assert before[0] != after[0] and before[1] == after[1]
+
+
+def test_a_fingerprint_leaves_nothing_behind_but_in_the_cache(tmp_path, monkeypatch):
+    recorded(tmp_path / "recordings", "aiu")
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    corpus = Folder(str(tmp_path / "recordings"))
+    there = PreparedCorpus(corpus, tmp_path / "there")
+    CTCAligner(EmbeddedRecogniser(corpus), Letters(), str(tmp_path / "cache")).fingerprint()
+    assert not list(Path().iterdir()) and (tmp_path / "cache" / "hashes.sqlite").is_file()
+    assert corpus.cache is None and there.corpus.cache == tmp_path / "there"
 
 
 def test_yaml_gives_every_argument_and_segments_take_an_aligner():

@@ -15,6 +15,7 @@ from ttsadapt.data.bringing import Bringing
 from ttsadapt.data.bringing_in import REJECTED, read_rejected
 from ttsadapt.data.corpora.folder import Folder
 from ttsadapt.data.corpora.manifest import Manifest
+from ttsadapt.data.corpora.together import Together
 from ttsadapt.data.loudness import loudness
 from ttsadapt.data.prepare import PreparedCorpus
 from ttsadapt.data.utterance import Phone
@@ -300,14 +301,15 @@ def test_what_cuts_name_is_remembered_until_they_change(tmp_path, monkeypatch):
     for name in "ab":
         record(tmp_path / "wavs" / f"{name}.wav")
     path = cuts(tmp_path, [cut("a"), cut("b")])
-    corpus, plain = Manifest(str(path)), Manifest(str(path)).fingerprint()
-    corpus.cache = tmp_path / "cache"
+    corpus, plain = Manifest(str(path)).remembering(tmp_path / "cache"), Manifest(str(path)).fingerprint()
     old = time.time() - 60  # a file that has just changed is not remembered
     for file in (path, *tmp_path.rglob("*.wav")):
         os.utime(file, (old, old))
+    both = Together(Manifest(str(path)), Manifest(str(path)), Bringing()).remembering(tmp_path / "cache")
+    known = both.fingerprint()
     assert corpus.fingerprint() == plain
     monkeypatch.setattr(manifest, "rows", lambda *a, **k: pytest.fail("read again"))
-    assert corpus.fingerprint() == plain
+    assert corpus.fingerprint() == plain and both.fingerprint() == known
     monkeypatch.undo()
     path.write_bytes(gzip.compress(gzip.decompress(path.read_bytes()).split(b"\n", 1)[1]))
     assert corpus.fingerprint() != plain

@@ -1,6 +1,7 @@
 """Every corpus in each of its real layouts: what is found, and that what is wrong is named while the rest goes on."""
 
 import importlib.util
+from collections import Counter
 from functools import lru_cache
 
 import pytest
@@ -16,7 +17,7 @@ from ttsadapt.config.schema import check
 from ttsadapt.config.signatures import signature
 from ttsadapt.data.bringing_in import REJECTED, read_rejected
 from ttsadapt.data.corpora.listed import Listed
-from ttsadapt.data.emotions import COMMON, EMOTIONS, common
+from ttsadapt.data.emotions import _SAID, COMMON, EMOTIONS, common
 from ttsadapt.data.found import Found, Rejected
 from ttsadapt.data.layouts.base import Layout
 from ttsadapt.data.prepare import PreparedCorpus
@@ -48,9 +49,7 @@ def node(name):
 def corpus(name, root, **settings):
     made = node(name) | {"path": str(root)} | settings
     made["bring"] = made["bring"] | {"fractions": [1.0, 0.0, 0.0], "processes": 1}
-    it = instantiate(made)
-    it.cache = root.with_name(f"{root.name}-cache")
-    return it
+    return instantiate(made).remembering(root.with_name(f"{root.name}-cache"))
 
 
 def made(name, variant, root, changes=None, **settings):
@@ -167,6 +166,7 @@ def test_the_folder_itself_or_the_one_above(tmp_path):
 
 def test_words_for_emotions():
     assert all(common(word, {}) in EMOTIONS for word in COMMON) and set(COMMON.values()) == set(EMOTIONS)
+    assert Counter(word for words in _SAID.values() for word in words.split()).most_common(1)[0][1] == 1
     assert common("Pleasant surprise", {}) == "surprised" and common("", {}) == "neutral" and common("spleen", {}) is None
     assert common("Spleen", {"spleen": "melancholic"}) == "melancholic" and common("happy", {"happy": "glad"}) == "glad"
 
@@ -203,8 +203,7 @@ def test_recordings_in_tables_are_unpacked_once(tmp_path):
     assert len(first) == 4 and all(p.is_relative_to(f"{tmp_path}/set-cache/unpacked") for p in first)
     assert {f.utterance.audio: f.utterance.audio.stat().st_mtime_ns for f in split(it.found())[0].values()} == first
     before = it.fingerprint()
-    it.cache = tmp_path / "elsewhere"
-    assert it.fingerprint() == before
+    assert it.remembering(tmp_path / "elsewhere").fingerprint() == before
 
 
 def test_without_pyarrow(tmp_path, monkeypatch):

@@ -11,7 +11,7 @@ import soundfile
 
 from ttsadapt.artifacts import ensure
 from ttsadapt.codecs.mel import MelSpectrogram
-from ttsadapt.data import conditions, styles
+from ttsadapt.data import conditions, sentences, styles
 from ttsadapt.data.conditions import Clean, Diverse, Noise, Reverberation
 from ttsadapt.data.corpora.embedded import Embedded, EmbeddedTarget
 from ttsadapt.data.espeak import RATE, engine
@@ -234,6 +234,20 @@ def test_languages_are_shared_out_and_never_cross_splits():
         list(Embedded(source_languages=["fr"]).script())
 
 
+def test_other_texts_are_in_the_second_language():
+    def ood(**settings):
+        return [(x.language, x.text) for x in Embedded(**TINY | {"ood_test": 8} | settings).script() if x.part == "ood.test"]
+
+    german, british = ood(), ood(second_language="en-gb")
+    assert [language for language, _ in german] == 4 * ["en-us"] + 4 * ["de"] and german[:4] == british[:4]
+    assert [language for language, _ in british[4:]] == 4 * ["en-gb"]
+    assert {text for _, text in british[4:]} == set(sentences.plain(4, 0))
+    assert {text for _, text in german[4:]} == set(sentences.german(4, 0))
+    everything = [x.text for x in Embedded(**TINY | {"ood_test": 8, "second_language": "en-gb"}).script() if x.part != "ood.test"]
+    assert everything and not {text for _, text in british} & set(everything)
+    assert {x.language for x in Embedded(**TINY, language="de", second_language="fr").script()} == {"de"}
+
+
 def test_the_target_alone_says_what_it_says_beside_the_source():
     whole, alone = Embedded(**FULL), EmbeddedTarget(**FULL)
     assert list(alone.script()) and {x.id: x.text for x in alone.script()}.items() <= {x.id: x.text for x in whole.script()}.items()
@@ -268,6 +282,10 @@ def test_two_dozen_target_voices_all_sound_different():
         ({"dialogues": {"target_trian": 1}}, "dialogues.target_trian"),
         ({"dialogues": {"target_train": 1}, "target_voices": 1}, "needs two voices"),
         ({"dialogue_turns": [3, 2]}, "dialogue_turns"),
+        ({"ood_test": 2, "second_language": "fr"}, "second_language: there are no sentences in 'fr'"),
+        ({"ood_test": 1, "language": "de"}, "ood_test: there are no sentences of this kind in language=de"),
+        ({"terms": ["quinoa"], "language": "de"}, "terms: there are no"),
+        ({"dialogues": {"target_train": 1}, "language": "de"}, "dialogues: there are no"),
     ],
 )
 def test_wrong_settings_are_one_line(settings, words):

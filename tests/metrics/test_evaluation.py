@@ -120,6 +120,15 @@ def test_near_reference_counts_the_distance_to_the_recording():
     assert summarise(rows)["gain"]["per"]["mean"] == pytest.approx(3.0)
 
 
+def test_several_seeds_are_as_far_from_the_recording_as_each_of_them():
+    """The mean of 4 and 6 lies on a recording of 5; neither of them does."""
+    rows = [row("recordings/target", str(i), 5.0, better="near reference") for i in range(3)]
+    rows += [row("base/target", str(i), 6.5, better="near reference", seed="0") for i in range(3)]
+    rows += [row("target", str(i), 4.0, better="near reference", seed="0") for i in range(3)]
+    rows += [row("target", f"{i}--s1", 6.0, better="near reference", seed="1") for i in range(3)]
+    assert summarise(rows)["gain"]["per"]["mean"] == pytest.approx(0.5)
+
+
 def test_pairs_with_a_nan_are_left_out_and_unknown_is_null():
     rows = [row("target", "a", math.nan), row("target", "b", 1.0), row("base/target", "a", 5.0), row("base/target", "b", 4.0)]
     found = summarise(rows)

@@ -27,6 +27,29 @@ def test_interval_covers_the_mean_as_often_as_it_says():
     assert 0.90 < np.mean(hits) < 0.98
 
 
+def test_seeds_are_as_far_from_the_recording_as_each_of_them(tmp_path):
+    """A second seed as far on the other side of it: their mean lies on the recording, and is no better for that."""
+    folder = study(tmp_path, strategies=[("full",)], tests=SMALL, wavs=False)
+    place = next(folder.iterdir()) / "scores.csv"
+    with open(place, newline="") as file:
+        rows = [row | {"seed": "0"} for row in csv.DictReader(file)]
+    ideal = {r["utterance"]: float(r["value"]) for r in rows if (r["set"], r["metric"]) == ("recordings/target", "duration_ratio")}
+
+    def found():
+        with open(place, "w", newline="") as file:
+            writer = csv.DictWriter(file, list(rows[0]))
+            writer.writeheader()
+            writer.writerows(rows)
+        systems = Systems(read_study(folder))
+        return systems.adapted[0].goodness("target", "duration_ratio")
+
+    before = found()
+    for r in [r for r in rows if (r["set"], r["metric"]) == ("target", "duration_ratio")]:
+        mirrored = 2 * ideal[r["utterance"]] - float(r["value"])
+        rows.append(r | {"utterance": f"{r['utterance']}--s1", "seed": "1", "value": f"{mirrored:.6f}"})
+    assert min(before.values()) < 0 and found() == pytest.approx(before)
+
+
 def test_interval_of_few_and_undefined_values():
     assert interval({}) is None and interval({"a": float("nan")}) is None
     one = interval({"a": 2.0})

@@ -32,3 +32,9 @@ def test_a_value_and_a_class(tmp_path):
 def test_many_are_counted():
     one, other = ({str(i): str(i + plus) for i in range(9)} for plus in (0, 1))
     assert differences([one, other])[0] == "0=0, 1=1, 2=2, 3=3, 5 more"
+
+
+def test_labels_are_never_cut_so_short_that_two_are_the_same():
+    plain = {str(i): "0" for i in range(6)}
+    found = differences([plain, plain | {"5": "1"}, {str(i): "1" for i in range(6)}])
+    assert len(set(found)) == 3 and found[1] == "0=0, 1=0, 2=0, 3=0, 4=0, 5=1"

@@ -32,31 +32,38 @@ OUTCOMES = {
 
 def verdict(name: str, figures: Mapping[str, Any], gates: Gates) -> dict[str, str]:
     """{"likely": a key of OUTCOMES, "said": the sentences} of a speaker's figures."""
-    energy, (low, high) = figures["energy_sd"], gates.energy
-    if energy is None:
+    (low, high), lacking = gates.energy, _lacking(figures, gates)
+    if figures["energy_sd"] is None:
         return {"likely": "unknown", "said": f"{name}: {OUTCOMES['unknown']}: there is no speech in the recordings."}
-    likely = "no" if energy < low else "perhaps" if energy < high else "yes"
+    energy = round(figures["energy_sd"], 1)  # what is said is what is decided on
+    found = "no" if energy < low else "perhaps" if energy < high else "yes"
     bounds = {"no": f"below {low:g} dB", "perhaps": f"between {low:g} and {high:g} dB", "yes": f"{high:g} dB or more"}
-    lacking = _lacking(figures, gates)
-    if lacking and likely == "yes":
-        likely, said = "perhaps", f"its energy varies by {energy:.1f} dB ({bounds['yes']}"
-    else:
-        said = f"its energy varies by {energy:.1f} dB ({bounds[likely]}"
-    evidence = f"{said}; a second-hand figure, {PAPER})"
-    warned = f" But {'; '.join(lacking)}." if lacking else ""
-    return {"likely": likely, "said": f"{name}: {OUTCOMES[likely]}: {evidence}.{warned}"}
+    likely = "perhaps" if lacking and found == "yes" else found
+    why = f"its energy varies by {energy:.1f} dB ({bounds[found]}; {_evidence(found, gates)})"
+    warned = f" {'Besides,' if found == 'no' else 'But'} {'; '.join(lacking)}." if lacking else ""
+    return {"likely": likely, "said": f"{name}: {OUTCOMES[likely]}: {why}.{warned}"}
+
+
+def _evidence(found: str, gates: Gates) -> str:
+    """How good the thresholds of energy are."""
+    low, high = gates.energy
+    if gates.energy != Gates().energy:
+        return f"the threshold is yours; that energy should vary is in the abstract of {PAPER}"
+    second_hand = f"{low:g} dB is a second-hand figure, {PAPER}"
+    return second_hand if found == "no" else f"{second_hand}, and {high:g} dB our source's own, not the paper's"
 
 
 def _lacking(figures: Mapping[str, Any], gates: Gates) -> list[str]:
     """What speaks against it besides energy."""
     quality, snr, hours, said = figures["dnsmos_sd"], figures["snr"], figures["hours"], []
-    if gates.quality is not None and quality is not None and quality < gates.quality:
+    if gates.quality is not None and quality is not None and round(quality, 2) < gates.quality:
         source = f"the threshold is yours; that quality should vary is in the abstract of {PAPER}"
         said.append(f"DNS-MOS varies by {quality:.2f} only, less than {gates.quality:g} ({source})")
-    if gates.snr is not None and snr is not None and snr < gates.snr:
-        source = f"our threshold; that a model clones noise as well is in the abstract of {PAPER}"
-        said.append(f"the recordings are noisy, {snr:.0f} dB by WADA-SNR, less than {gates.snr:g} ({source})")
-    if gates.hours is not None and hours < gates.hours:
-        source = "that paper's speakers are said to have 3.5 to 18.5, second-hand"
+    if gates.snr is not None and snr is not None and round(snr, 1) < gates.snr:
+        whose = "our threshold" if gates.snr == Gates().snr else "the threshold is yours"
+        source = f"{whose}; that a model clones noise as well is in the abstract of {PAPER}"
+        said.append(f"the recordings are noisy, {snr:.1f} dB by WADA-SNR, less than {gates.snr:g} ({source})")
+    if gates.hours is not None and round(hours, 2) < gates.hours:
+        source = f"the threshold is yours; the speakers of {PAPER} are said to have 3.5 to 18.5, second-hand"
         said.append(f"there are {hours:.2f} hours, less than {gates.hours:g} ({source})")
     return said

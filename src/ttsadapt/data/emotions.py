@@ -24,7 +24,7 @@ EMOTIONS = (
 _SAID = {
     "neutral": "neutral neutrality default narration 中立 neu",
     "happy": "happy happiness joy joyful freude 快乐 开心 hap",
-    "sad": "sad sadness sorrow trauer 伤心 sad",
+    "sad": "sad sadness sorrow trauer 伤心",
     "angry": "angry anger wut ärger 生气 ang",
     "fearful": "fearful fear afraid scared anxious anxiety angst fea",
     "disgusted": "disgusted disgust ekel dis",

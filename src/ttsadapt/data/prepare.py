@@ -26,10 +26,9 @@ class PreparedCorpus(Artifact):
 
     def __init__(self, corpus: Corpus, cache: Path, only: Mapping[str, Sequence[str] | None] | None = None) -> None:
         """`only` of {"speaker", "emotion", "language"}: the values that the target's utterances may have; what is on disk is the whole."""
-        self.corpus, self.only = corpus, _asked(only)
-        corpus.cache = Path(cache)
+        self.corpus, self.only = corpus.remembering(cache), _asked(only)
         self.name = type(corpus).__name__.lower()
-        self.fingerprint = corpus.fingerprint()
+        self.fingerprint = self.corpus.fingerprint()
         self.folder = Path(cache) / "corpora" / f"{self.name}-{self.fingerprint}"
         self._read: dict[str, list[Utterance]] = {}
 

@@ -181,6 +181,13 @@ def german(count: int, seed: int) -> list[str]:
 
 _GRAMMARS = {"en": plain, "de": german}
 """by the first part of a language's name"""
+OF_EVERY_KIND = "en"
+"""the language of all kinds: others have statements only"""
+
+
+def same_language(one: str, other: str) -> bool:
+    """Do both have the same sentences, as "en-us" and "en-gb" have?"""
+    return one.partition("-")[0] == other.partition("-")[0]
 
 
 def in_language(count: int, seed: int, language: str) -> list[str]:

@@ -105,7 +105,8 @@ def _decoded(on: str, rows: Sequence[Mapping[str, Any]]) -> Decoded:
         found.weights.setdefault(metric, {})[r["utterance"]] = r["weight"]
         away = abs(r["value"] - ideal.get((metric, r["utterance"]), math.nan))
         bad = {"lower": r["value"], "higher": -r["value"]}.get(r["better"], away)
-        gathered.setdefault((name, metric), {}).setdefault(r["utterance"], []).append((r["value"], bad))
+        if math.isfinite(r["value"]):  # a seed without a value leaves the others theirs
+            gathered.setdefault((name, metric), {}).setdefault(r["utterance"], []).append((r["value"], bad))
     for key, spoken in gathered.items():
         means = {u: [sum(v) / len(v) for v in zip(*pairs)] for u, pairs in spoken.items()}
         found.scores[key] = Scores({u: m[0] for u, m in means.items()}, {u: m[1] for u, m in means.items()})

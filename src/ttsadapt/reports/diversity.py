@@ -1,4 +1,4 @@
-"""Does the diversity of what was learnt from tell what was gained? Runs of a study whose data were looked at, one point each.
+"""Does the diversity of what was learnt from tell what was gained? Systems of a study whose data were looked at, one point each.
 
 `ttsadapt analyze analysis=diversity` with a run's overrides leaves diversity.json in the run's folder; without any there is no such part.
 """
@@ -6,7 +6,6 @@
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from matplotlib import rc_context
@@ -18,7 +17,7 @@ from ttsadapt.reports.compare import ordered
 from ttsadapt.reports.numbers import Estimate, bounds, fixed
 from ttsadapt.reports.plots import SERIES, STYLE
 from ttsadapt.reports.study import MetricInfo
-from ttsadapt.reports.systems import System, Systems
+from ttsadapt.reports.systems import Systems
 from ttsadapt.reports.tables import markdown
 
 FIGURES = {
@@ -30,12 +29,15 @@ FIGURES = {
 """what is related to gains: figure of diversity.json -> axis"""
 MOST_METRICS = 4
 FEWEST, FEW = 4, 20
-"""runs below which nothing is said, and below which it is said that they are few"""
+"""points below which nothing is said, and below which it is said that they are few"""
 
 
 @dataclass(frozen=True)
 class Point:
-    """A run: how diverse the recordings were that it learnt, and what it gained on the target, positive = better."""
+    """A system: how diverse the recordings were that it learnt, and what it gained on the target, positive = better.
+
+    Seeds are no points of their own: they learn from the same recordings, and would make an interval narrow for nothing.
+    """
 
     label: str
     figures: Mapping[str, float | None]
@@ -44,7 +46,7 @@ class Point:
 
 @dataclass(frozen=True)
 class Relation:
-    """Pearson's correlation over runs, with its 95 % interval (Fisher's z); NaN where one of both does not vary."""
+    """Pearson's correlation over points, with its 95 % interval (Fisher's z); NaN where one of both does not vary."""
 
     metric: MetricInfo
     figure: str
@@ -83,30 +85,28 @@ class Diversity:
 
 
 def diversity(systems: Systems) -> Diversity:
-    """Empty when fewer than FEWEST runs have both a gain and a diversity.json."""
+    """Empty when fewer than FEWEST systems have both a gain and a diversity.json."""
     points = list(_points(systems))
     if len(points) < FEWEST:
         return Diversity([], [])
     metrics = [m for m in ordered(systems.study.metrics) if sum(m.name in p.gain for p in points) >= FEWEST][:MOST_METRICS]
     relations = [r for m in metrics for f in FIGURES if (r := _relation(m, f, points)) is not None]
-    few = "" if len(points) >= FEW else f": so few that an interval is wide, and one of {len(relations)} may exclude 0 by luck"
-    note = f"{len(points)} runs{few}. Runs of one study share their base and test sentences, so they are no independent sample."
+    few = "" if len(points) >= FEW else ": so few that an interval is wide"
+    note = (
+        f"{len(points)} points{few}. By luck alone one correlation in twenty excludes 0; here are {len(relations)}. "
+        "Runs of one study share their base and test sentences, so they are no independent sample."
+    )
     return Diversity(points, relations, note)
 
 
 def _points(systems: Systems) -> Iterator[Point]:
     for system in systems.adapted:
-        for run in system.runs:
-            if not (file := run.folder / "diversity.json").is_file():
-                continue
-            stated = {name: Estimate.read(entry) for name, entry in (run.summary.get("gain") or {}).items()}
-            gain = {name: e for name, e in stated.items() if e is not None}
-            if gain:
-                yield Point(_label(system, run.seed), _figures(file), gain)
-
-
-def _label(system: System, seed: Any) -> str:
-    return f"{system.label}, seed {seed}" if len(system.runs) > 1 else system.label
+        file = next((f for run in system.runs if (f := run.folder / "diversity.json").is_file()), None)
+        if file is None:
+            continue
+        gain = {name: e for name, metric in systems.study.metrics.items() if (e := systems.change("gain", metric, system)) is not None}
+        if gain:
+            yield Point(system.label, _figures(file), gain)
 
 
 def _figures(file: Path) -> dict[str, float | None]:
@@ -114,7 +114,7 @@ def _figures(file: Path) -> dict[str, float | None]:
 
 
 def _relation(metric: MetricInfo, figure: str, points: Sequence[Point]) -> Relation | None:
-    """None for fewer than FEWEST runs that have both."""
+    """None for fewer than FEWEST points that have both."""
     from scipy.stats import pearsonr
 
     x, y = _both(metric, figure, points)
@@ -133,7 +133,7 @@ def _both(metric: MetricInfo, figure: str, points: Sequence[Point]) -> tuple[np.
 
 
 def drawn(found: Diversity) -> Figure | None:
-    """A panel for each metric and figure; points bear the numbers of the list of runs, bars are 95 % intervals of the gain."""
+    """A panel for each metric and figure; points bear the numbers of the list, bars are 95 % intervals of the gain."""
     if not found.relations:
         return None
     names, metrics = found.names, found.metrics
@@ -167,12 +167,12 @@ def _panel(axis: Axes, relation: Relation, points: Sequence[Point]) -> None:
 
 
 def to_markdown(found: Diversity) -> str:
-    """Correlations and runs; empty without any."""
+    """Correlations and points; empty without any."""
     if not found.relations:
         return ""
     heads = ["gain, correlated with", *(markdown(FIGURES[name]) for name in found.names)]
     rows = [[markdown(label), *cells] for label, cells in found.rows]
     lines = [" | ".join(line) for line in (heads, ["---", *("---:" for _ in found.names)], *rows)]
-    runs = [f"{number}. {markdown(point.label)}" for number, point in enumerate(found.points, 1)]
+    points = [f"{number}. {markdown(point.label)}" for number, point in enumerate(found.points, 1)]
     table = "\n".join(f"| {line} |" for line in lines)
-    return "\n".join(["", "## Diversity of the data against what was gained", "", found.note, "", table, "", *runs, ""])
+    return "\n".join(["", "## Diversity of the data against what was gained", "", found.note, "", table, "", *points, ""])

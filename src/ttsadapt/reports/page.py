@@ -27,7 +27,7 @@ from ttsadapt.reports.tables import NOTE, ROLES
 ALT = {
     "tradeoff": "Scatter of gain on target over forgetting on source, one panel a metric; its figures are in the table above.",
     "losses": "Loss terms over steps, one panel a term, one line a run.",
-    "diversity": "Scatter of gain on target over figures of the training data, a point a run; its correlations are in the table below.",
+    "diversity": "Scatter of gain on target over figures of the training data, a point a system; its correlations are in the table below.",
     "divergence": "Validation loss and validated metrics over steps, a row for each run and set; the sentences above hold the best steps.",
     "decoding": "Metrics against settings of decoding; the sentences above hold the best settings.",
     "blocks": "Weight of every block in the emotion probe and in the speaker probe.",

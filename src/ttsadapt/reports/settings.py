@@ -13,7 +13,7 @@ Settings = dict[str, str]
 _APART = {*INFRASTRUCTURE, "seed", "hydra", *(f"trainer.{name}" for name in INFRASTRUCTURE_OF_TRAINER)}
 _TARGET = "._target_"
 MOST = 4
-"""differences that a label names"""
+"""differences that a label names, where that tells all apart"""
 
 
 def settings(path: Path) -> Settings:
@@ -33,7 +33,10 @@ def differences(runs: Sequence[Settings]) -> list[str]:
     varied = [name for name in names if len({one.get(name) for one in runs}) > 1]
     chosen = tuple(name.removesuffix(_TARGET) + "." for name in varied if name.endswith(_TARGET))
     told = [name for name in varied if name.endswith(_TARGET) or not name.startswith(chosen or "\0")]
-    return [", ".join(_shortened([_told(name, one[name]) for name in told if name in one])) for one in runs]
+    whole = [[_told(name, one[name]) for name in told if name in one] for one in runs]
+    short = [_shortened(parts) for parts in whole]
+    told_apart = len(set(map(tuple, short))) == len(set(map(tuple, whole)))
+    return [", ".join(parts) for parts in (short if told_apart else whole)]
 
 
 def _told(name: str, value: str) -> str:

@@ -16,7 +16,7 @@ from ttsadapt.data.utterance import Phone, Utterance
 from ttsadapt.files import digest
 from ttsadapt.metrics.signal import RATE, at_rate, speech
 
-REVISION = 1
+REVISION = 2
 """raise it when the same model would put times elsewhere"""
 
 
@@ -31,10 +31,11 @@ class Acoustic(ABC):
     blank: int
 
     @abstractmethod
-    def fingerprint(self) -> str: ...
+    def fingerprint(self, cache: Path) -> str:
+        """Changes whenever `likely` would; `cache` is the folder that runs share."""
 
     def needs(self, cache: Path) -> tuple[Artifact, ...]:
-        """What must exist before `open`; `cache` is the folder that runs share."""
+        """What must exist before `open`."""
         return ()
 
     def fit(self, utterances: Sequence[Utterance], symbols: Sequence[Sequence[str]], cache: Path) -> str:
@@ -62,7 +63,7 @@ class CTCAligner(Aligner):
         self.remedy, self.poor = acoustic.remedy, acoustic.poor
 
     def fingerprint(self) -> str:
-        return digest([REVISION, self.acoustic.fingerprint(), type(self.spelling).__name__, self.drop, self.pause])
+        return digest([REVISION, self.acoustic.fingerprint(self.cache), self.spelling.fingerprint(), self.drop, self.pause])
 
     def needs(self) -> tuple[Artifact, ...]:
         return self.acoustic.needs(self.cache)

@@ -7,9 +7,10 @@ import torch
 from torch import Tensor
 
 from ttsadapt.data.alignment.ctc import Acoustic
+from ttsadapt.data.hashes import Hashes
 from ttsadapt.data.pcm import resample
-from ttsadapt.errors import CheckpointError
-from ttsadapt.files import content_hash, digest
+from ttsadapt.errors import CheckpointError, ConfigError
+from ttsadapt.files import digest
 from ttsadapt.metrics.signal import RATE
 
 _MARKS = {"<pad>", "<s>", "</s>", "<unk>", "[PAD]", "[UNK]", "|", " ", ""}
@@ -20,12 +21,15 @@ class HubCTC(Acoustic):
 
     def __init__(self, path: str, revision: str | None = None, device: str = "cpu", window: float = 30.0, context: float = 2.0) -> None:
         """`revision`: of a model on the hub. `window`: seconds heard at once, of which `context` at both ends are not used."""
+        if not 0 <= 2 * context < window:
+            told = f"context is {context:g} and window {window:g}: give a context of 0 or more, and a window of more than twice that"
+            raise ConfigError(f"data.bring.align.acoustic: {told}")
         self.path, self.revision, self.device = str(path), revision, device
         self.window, self.context = window, context
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, cache: Path) -> str:
         folder = Path(self.path).expanduser()
-        return digest([content_hash(folder) if folder.is_dir() else [self.path, self.revision], self.window, self.context])
+        return digest([Hashes(cache).of([folder]) if folder.is_dir() else [self.path, self.revision], self.window, self.context])
 
     def open(self, cache: Path) -> None:
         from transformers import AutoFeatureExtractor, AutoModelForCTC, AutoTokenizer
@@ -54,10 +58,10 @@ class HubCTC(Acoustic):
             return self._log_probs(heard)
         parts, step = [], whole - 2 * margin
         for start in range(0, max(len(heard) - 2 * margin, 1), step):
-            piece = heard[start : start + whole]
-            likely = self._log_probs(piece)
-            per = len(likely) / len(piece)
-            first = 0 if start == 0 else round(margin * per)
+            at = min(start, len(heard) - whole)  # the last one is as long as the others: a model cannot hear a few samples
+            likely = self._log_probs(heard[at : at + whole])
+            per = len(likely) / whole
+            first = 0 if start == 0 else round((start - at + margin) * per)
             last = len(likely) if start + whole >= len(heard) else round((margin + step) * per)
             parts.append(likely[first:last])
         return torch.cat(parts)

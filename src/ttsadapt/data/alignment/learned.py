@@ -45,13 +45,13 @@ class Learned(Acoustic):
         self.steps, self.seconds, self.lr, self.prior, self.recordings = steps, seconds, lr, prior, recordings
         self._learnt: _Learnt | None = None
 
-    def fingerprint(self) -> str:
+    def fingerprint(self, cache: Path) -> str:
         code = digest([inspect.getsource(Network), inspect.getsource(_Learnt)])
         return digest([code, self.steps, self.seconds, self.lr, self.prior, self.recordings])
 
     def fit(self, utterances: Sequence[Utterance], symbols: Sequence[Sequence[str]], cache: Path) -> str:
         chosen = subset(sorted(zip(utterances, symbols), key=lambda pair: pair[0].id), self.recordings)
-        key = digest([self.fingerprint(), [[content_hash(u.audio), list(s)] for u, s in chosen]])
+        key = digest([self.fingerprint(cache), [[content_hash(u.audio), list(s)] for u, s in chosen]])
         self._learnt = _Learnt(cache / "alignments" / f"learned-{key}", self, chosen)
         return key
 

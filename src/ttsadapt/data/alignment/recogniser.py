@@ -32,8 +32,8 @@ class EmbeddedRecogniser(Acoustic):
         self.corpus, self.steps = corpus, steps
         self.blank = 0
 
-    def fingerprint(self) -> str:
-        return self.judge(Path()).version
+    def fingerprint(self, cache: Path) -> str:
+        return self.judge(cache).version
 
     def needs(self, cache: Path) -> tuple[Artifact, ...]:
         return (PreparedCorpus(self.corpus, cache), self.judge(cache))

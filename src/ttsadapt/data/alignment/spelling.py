@@ -6,6 +6,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
+from ttsadapt.data import espeak
 from ttsadapt.data.alignment.base import Unaligned
 from ttsadapt.data.espeak import PAUSE
 from ttsadapt.errors import UserError
@@ -61,6 +62,10 @@ class Spelling(ABC):
     phones: bool
     """are the tokens phones?"""
 
+    def fingerprint(self) -> str:
+        """Changes whenever a text would be spelled otherwise."""
+        return type(self).__name__
+
     @abstractmethod
     def symbols(self, text: str, language: str) -> list[str]:
         """What a model has to learn to hear it."""
@@ -74,6 +79,9 @@ class Phones(Spelling):
     """espeak-ng's phones. One that the model does not know is looked for as the known one most like it."""
 
     phones = True
+
+    def fingerprint(self) -> str:
+        return f"{super().fingerprint()} {espeak.version()}"
 
     def symbols(self, text: str, language: str) -> list[str]:
         return [split_stress(s)[0] for s in _spoken(text, language) if s != PAUSE]

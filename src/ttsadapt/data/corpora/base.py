@@ -1,7 +1,9 @@
 """A corpus: how recordings come to lie on disk, in named sets and splits."""
 
 from abc import ABC, abstractmethod
+from copy import copy
 from pathlib import Path
+from typing import Self
 
 SETS = ("source", "target", "ood", "unseen", "terms")
 """what must not be forgotten; what is learnt; other texts and languages; source voices that are held out entirely; rare words"""
@@ -12,7 +14,13 @@ class Corpus(ABC):
     """Subclasses take plain values in `__init__` and keep them; nothing heavy happens before `prepare`."""
 
     cache: Path | None = None
-    """where hashes of files are remembered between runs; None: nowhere"""
+    """what `remembering` gave; None: nothing is remembered"""
+
+    def remembering(self, cache: Path) -> Self:
+        """The same corpus, which keeps hashes of files and the like in `cache` between runs."""
+        other = copy(self)
+        other.cache = Path(cache)
+        return other
 
     @abstractmethod
     def fingerprint(self) -> str:

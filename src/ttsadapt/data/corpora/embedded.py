@@ -175,9 +175,10 @@ class Embedded(Corpus):
         return of.get(voice) or of.get(kind) or Clean()
 
     def _ood(self, count: int) -> Iterator[Line]:
-        english, foreign = sentences.other(count - count // 2, self.seed), sentences.german(count // 2, self.seed)
-        yield from self._lines("ood.test", english, self.source_voices, styles.SOURCE)
-        yield from self._lines("ood.test", foreign, self.source_voices, styles.SOURCE, self.second_language)
+        yield from self._lines("ood.test", sentences.other(count - count // 2, self.seed), self.source_voices, styles.SOURCE)
+        if foreign := count // 2:
+            texts = sentences.in_language(foreign, self.seed, self.second_language)
+            yield from self._lines("ood.test", texts, self.source_voices, styles.SOURCE, self.second_language)
 
     def _about_terms(self) -> Iterator[Line]:
         learnt = self.terms[: self.terms_learnt]
@@ -214,7 +215,8 @@ class Embedded(Corpus):
     def _pools(self, language: str) -> dict[str, list[str]]:
         """Sentences by split, disjoint. Test comes first, so that more training data leaves the test as it was."""
         sizes = {s: sum(n for part, n in self.counts.items() if part.endswith(s)) for s in ("test", "valid", "train")}
-        foreign = self.counts["ood.test"] // 2 if language.startswith("de") else 0  # what the ood set says is kept out of the others
+        # What the ood set says is kept out of the others.
+        foreign = self.counts["ood.test"] // 2 if sentences.same_language(language, self.second_language) else 0
         texts = iter(sentences.in_language(foreign + sum(sizes.values()), self.seed, language)[foreign:])
         return {split: [next(texts) for _ in range(size)] for split, size in sizes.items()}
 
@@ -238,6 +240,7 @@ class Embedded(Corpus):
         if min(self.terms_learnt, self.term_train, self.term_test) < 0:
             raise ConfigError("terms_learnt, term_train and term_test: give 0 or more")
         self._check_dialogues()
+        self._check_languages()
         if not 8000 <= self.sample_rate <= 48000:
             raise ConfigError(f"sample_rate is {self.sample_rate}: give 8000 to 48000 Hz")
 
@@ -249,6 +252,24 @@ class Embedded(Corpus):
                 raise ConfigError(f"dialogues.{place}={count} needs two voices: raise target_voices, or name more source_voices")
         if len(self.dialogue_turns) != 2 or not 2 <= self.dialogue_turns[0] <= self.dialogue_turns[1]:
             raise ConfigError(f"dialogue_turns is {list(self.dialogue_turns)}: give the fewest and the most, from 2 on")
+
+    def _check_languages(self) -> None:
+        ood = self.counts["ood.test"]
+        if ood // 2:
+            try:
+                sentences.in_language(0, self.seed, self.second_language)
+            except ConfigError as error:
+                raise ConfigError(f"second_language: {error}, or set ood_test to 0") from error
+        if sentences.same_language(self.language, sentences.OF_EVERY_KIND):
+            return
+        for asked, name, remedy in (
+            (self.terms, "terms", "terms=[]"),
+            (any(self.dialogues.values()), "dialogues", "every count of dialogues to 0"),
+            (ood, "ood_test", "ood_test to 0"),
+        ):
+            if asked:
+                told = f"no sentences of this kind in language={self.language}: set {remedy}, or take a language"
+                raise ConfigError(f"{name}: there are {told} that starts with {sentences.OF_EVERY_KIND}")
 
 
 class EmbeddedTarget(Embedded):

@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Self
 
 from ttsadapt.data.bringing import Bringing
 from ttsadapt.data.corpora.listed import Listed
@@ -19,11 +20,15 @@ class Together(Listed):
         super().__init__("", bring)
         self.source, self.target = source, target
 
+    def remembering(self, cache: Path) -> Self:
+        other = super().remembering(cache)
+        other.source, other.target = self.source.remembering(cache), self.target.remembering(cache)
+        return other
+
     def inputs(self) -> list[Path]:
         return [*self.source.inputs(), *self.target.inputs()]
 
     def found(self) -> Iterator[Found | Rejected]:
-        self.source.cache = self.target.cache = self.cache
         first, second = list(self.source.found()), list(self.target.found())
         speakers = [{one.utterance.speaker for one in ones if isinstance(one, Found)} for ones in (first, second)]
         both = speakers[0] & speakers[1]

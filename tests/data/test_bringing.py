@@ -28,7 +28,6 @@ from ttsadapt.data.found import Found, Rejected
 from ttsadapt.data.hashes import Hashes
 from ttsadapt.data.loudness import _weighting, loudness
 from ttsadapt.data.prepare import PreparedCorpus
-from ttsadapt.data.splits import BySentence, BySpeaker, assign
 from ttsadapt.data.utterance import Phone, Utterance
 from ttsadapt.errors import ConfigError, DataError
 
@@ -293,49 +292,6 @@ def test_pieces_stay_together_and_are_aligned(tmp_path):
             assert homes.setdefault(i.partition("-")[0], name) == name
     assert len(aligner.heard) == 16 and not (tmp_path / "out/wavs/target/2-1.wav").exists()
     assert all(u.phones[-1].end == u.duration for u in manifest.read(tmp_path / "out", "target.train"))
-
-
-# -- splits
-
-
-def said(text, speaker="eve", **more):
-    return found(Path(f"/{speaker}-{text}.wav"), text, speaker=speaker, **more)
-
-
-def test_a_recording_under_two_names_is_not_split():
-    items = [said(f"text {chr(97 + i)}", hash=f"{i // 2}") for i in range(20)]
-    assigned, left_out = assign(items, (0.5, 0.25, 0.25), BySentence())
-    homes = {}
-    for one in assigned:
-        assert homes.setdefault(one.utterance.hash, one.split) == one.split
-    assert not left_out and set(homes.values()) == {"train", "valid", "test"}
-
-
-def test_given_splits_that_leak_lose_the_training_recording():
-    items = [said("one", split="train", hash="a"), said("two", split="test", hash="a"), said("Two!", "bob", split="valid", hash="b")]
-    assigned, left_out = assign([*items, said("three", split="train", hash="c")], (1, 0, 0), BySentence())
-    assert [(f.utterance.text, f.split) for f in assigned] == [("two", "test"), ("three", "train")]
-    assert [r.told for r in left_out] == [
-        "its recording is in train and, at /eve-two.wav, in test: it is left out of train",
-        "its sentence is in valid and, at /eve-two.wav, in test: it is left out of valid",
-    ]
-
-
-def test_by_speaker_nobody_is_in_two_splits():
-    items = [said(f"text {i if i < 5 else f'{i} of {who}'}", who) for who in "abcdefgh" for i in range(20)]
-    assigned, left_out = assign(items, (0.6, 0.2, 0.2), BySpeaker())
-    homes, texts = {}, {}
-    for one in assigned:
-        assert homes.setdefault(one.utterance.speaker, one.split) == one.split
-        assert texts.setdefault(one.sentence, one.split) == one.split
-    assert sorted(homes.values()) == ["test", "test", "train", "train", "train", "train", "valid", "valid"]
-    assert {r.kind for r in left_out} == {"leak"} and len(left_out) == 4 * 5  # the five that all say
-
-
-def test_who_is_unseen_is_not_heard_in_the_source():
-    with pytest.raises(DataError, match=r"'eve' is to be unseen but speaks in the source, at /eve-one.wav") as error:
-        assign([said("one", set="source"), said("two", set="unseen")], (1, 0, 0), BySentence())
-    assert "\n" not in str(error.value)
 
 
 # -- what is told, what is remembered

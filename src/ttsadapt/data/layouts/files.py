@@ -6,12 +6,12 @@ import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from ttsadapt.data.splits import WORDS
 from ttsadapt.errors import DataError
 
 AUDIO = (".wav", ".flac")
 _SMALL = 512  # bytes; no recording is that small
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".7z", ".rar")
-_SPLITS = {"train": "train", "test": "test"} | dict.fromkeys(("dev", "valid", "validation", "val", "evaluation"), "valid")
 
 
 def folder(path: str) -> Path:
@@ -92,4 +92,4 @@ def pointer(file: Path) -> bool:
 def split_in(*names: str) -> str:
     """The split that the first of the names tells: "train_splits" -> "train", "dev-clean" -> "valid"; "" for none."""
     words = (word for name in names for word in re.findall(r"[a-z]+", name.lower()))
-    return next((_SPLITS[word] for word in words if word in _SPLITS), "")
+    return next((WORDS[word] for word in words if word in WORDS), "")

@@ -17,6 +17,7 @@ from ttsadapt.data.corpora.folder import Folder
 from ttsadapt.data.corpora.manifest import Manifest
 from ttsadapt.data.loudness import loudness
 from ttsadapt.data.prepare import PreparedCorpus
+from ttsadapt.data.recordings import Recordings, _rows
 from ttsadapt.data.utterance import Phone
 from ttsadapt.errors import ConfigError, DataError, UserError
 from ttsadapt.text.phones import phonemize
@@ -152,7 +153,7 @@ def test_bad_settings_and_places_are_one_line(tmp_path):
     def prepare(**settings):
         return prepared(tmp_path, Folder(str(root), **settings))
 
-    assert "no folder" in fails(lambda: prepared(tmp_path, Folder(str(tmp_path / "nowhere"))))
+    assert "there is no such folder" in fails(lambda: prepared(tmp_path, Folder(str(tmp_path / "nowhere"))))
     assert "role is 'traget'" in fails(lambda: prepare(role="traget"), ConfigError)
     assert "fractions" in fails(lambda: Bringing(fractions=[0.5, 0.1, 0.1]), ConfigError)
     assert "bring.sample_rate is 100" in fails(lambda: Bringing(sample_rate=100), ConfigError)
@@ -220,7 +221,6 @@ def test_bad_recordings_are_named_and_counted_and_the_rest_goes_on(tmp_path):
         ("file,text\n0.wav,Hi\n9.wav,Hello", "missing file", "line 3: no recording"),
         ("id,text\n1,Hi\n0,", "no text", "line 3: its transcript is empty"),
         ("id,text,split\n1,Hi,train\n0,Hello,tets", "unknown split", "line 3: unknown split 'tets'"),
-        ("id,text,split\n0,Hello there,test\n1,hello there!,train", "leak", "its sentence is in train and, at"),
         ("id,text\n1,Hi\n0,... !!! ---", "unspeakable text", "the text '... !!! ---' has nothing to pronounce"),
         ("id,text,split\n1,Hi,\n0,Hello", "row", "line 3: 2 columns where 3"),
         ("0|Hello\n1", "row", "line 2: 1 columns where 2"),
@@ -231,8 +231,66 @@ def test_bad_rows_are_left_out(tmp_path, rows, kind, words):
     record(root / "0.wav"), record(root / "1.wav", hz=300)
     (root / "metadata.csv").write_text(rows)
     corpus = prepared(tmp_path, Folder(str(root), bring=Bringing(fractions=[1, 0, 0])))
-    ((found, (told,)),) = rejected(corpus).items()
+    kinds = rejected(corpus)
+    kinds.pop("not in the table", None)
+    ((found, (told,)),) = kinds.items()
     assert found == kind and words in told and len(everything(corpus)) == 1
+
+
+def test_a_leak_is_left_out(tmp_path):
+    rows = ["id,text,split", "0,Hello there,test", "1,hello there!,train", "2,Bye,train"]
+    for i in range(3):
+        record(tmp_path / f"voice/{i}.wav", hz=200 + 10 * i)
+    (tmp_path / "voice/metadata.csv").write_text("\n".join(rows))
+    corpus = prepared(tmp_path, Folder(str(tmp_path / "voice"), bring=Bringing(fractions=[1, 0, 0])))
+    assert "its sentence is in train and, at" in rejected(corpus)["leak"][0] and set(everything(corpus)) == {"0", "2"}
+
+
+def test_cells_over_two_lines_and_characters_that_end_no_row(tmp_path):
+    """Form feeds, U+0085 and U+2028 are part of a text; a table may be UTF-16, as spreadsheets save it."""
+    rows = 'id,text\r\n0,"One\nand two"\r\n1,Three\u2028four\x85five\r\n2,six\fseven\r\n'
+    for encoding in ("utf-8", "utf-16"):
+        (tmp_path / encoding).mkdir()
+        (tmp_path / encoding / "t.csv").write_bytes(rows.encode(encoding))
+        found = [(row.get("text"), where.rpartition(" ")[2]) for row, where in _rows(tmp_path / encoding / "t.csv")]
+        assert found == [("One\nand two", "2"), ("Three\u2028four\x85five", "4"), ("six\x0cseven", "5")]
+    (tmp_path / "open.csv").write_text('id,text\n0,"' + "word " * 50000)
+    assert "open.csv, line 2: field larger" in fails(lambda: list(_rows(tmp_path / "open.csv")))
+
+
+def test_recordings_that_the_table_does_not_name_are_told(tmp_path):
+    root = folder(tmp_path / "voice", TEXTS[:4])
+    (root / "metadata.csv").write_text("file,text\n00.wav,Hello\n./01.wav,Bye\n02.wav,")
+    ones = list(Recordings(str(root)).found("target"))
+    assert [(one.kind, one.where) for one in ones[2:]] == [
+        ("no text", f"{root}/metadata.csv, line 4"),
+        ("not in the table", f"{root}/03.wav"),
+    ]
+    scored = list(Recordings(str(root)).found("target", silent=True))
+    assert [one.utterance.text for one in scored] == ["Hello", "Bye", "", ""]
+
+
+def test_linked_folders_are_read_and_hashed_alike_and_loops_end(tmp_path):
+    folder(tmp_path / "elsewhere" / "ann", TEXTS)
+    root = tmp_path / "voice"
+    root.mkdir()
+    (root / "ann").symlink_to(tmp_path / "elsewhere" / "ann")
+    (root / "bob").symlink_to(tmp_path / "elsewhere" / "ann")
+    before = Folder(str(root)).fingerprint()
+    (tmp_path / "elsewhere" / "ann" / "again").symlink_to(root)
+    (root / "self").symlink_to(root / "self")
+    found = [one for one in Recordings(str(root)).found("target")]
+    assert len(found) == 24 and {one.utterance.speaker for one in found} == {"ann", "bob"}
+    assert Folder(str(root)).fingerprint() == before
+    (tmp_path / "elsewhere" / "ann" / "00.txt").write_text("Changed.")
+    assert Folder(str(root)).fingerprint() != before
+
+
+def test_a_name_that_is_not_utf_8_is_one_line(tmp_path):
+    root = folder(tmp_path / "voice")
+    os.rename(os.fsencode(root / "00.wav"), os.fsencode(root) + b"/\xe4.wav")
+    assert r"\xe4.wav': its name is not UTF-8: rename it" in fails(lambda: Folder(str(root)).fingerprint())
+    assert "rename it" in fails(lambda: list(Recordings(str(root)).found("target")))
 
 
 def test_a_header_without_text_is_one_line(tmp_path):

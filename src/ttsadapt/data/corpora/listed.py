@@ -12,7 +12,7 @@ from ttsadapt.data.bringing_in import bring_in
 from ttsadapt.data.corpora.base import Corpus
 from ttsadapt.data.found import Found, Rejected
 from ttsadapt.data.hashes import Hashes
-from ttsadapt.errors import DataError
+from ttsadapt.data.layouts.files import folder
 from ttsadapt.files import content_hash, digest
 
 
@@ -32,10 +32,7 @@ class Listed(Corpus):
     @property
     def root(self) -> Path:
         """`path`. Raises DataError when it is no folder."""
-        root = Path(self.path).expanduser()
-        if not root.is_dir():
-            raise DataError(f"no folder {root}: give the path of the recordings")
-        return root
+        return folder(self.path)
 
     def inputs(self) -> list[Path]:
         """Files, and folders with all that is below them, whose contents decide what is written."""

@@ -242,7 +242,7 @@ def test_a_killed_process_goes_on_where_it_was(tmp_path, monkeypatch):
 def test_nothing_left_is_one_line(tmp_path):
     bad = [found(written(tmp_path / f"{i}.wav", np.zeros(100))) for i in range(3)] + [Rejected("row 7", "no text", "row 7: no text")]
     with pytest.raises(DataError) as error:
-        bring_in(bad, tmp_path, Bringing())
+        bring_in(bad, tmp_path, Bringing(fractions=[1, 0, 0]))
     assert "(silent 3, no text 1)" in str(error.value) and "row 7" in str(error.value) and "\n" not in str(error.value)
     with pytest.raises(DataError, match="no recording was found"):
         bring_in([], tmp_path, Bringing())
@@ -270,6 +270,8 @@ class Halves:
 class Whole:
     """One phone from beginning to end, but not in "2-1"."""
 
+    phones = True
+
     def fit(self, utterances):
         self.heard = [u.id for u in utterances]
 
@@ -292,6 +294,76 @@ def test_pieces_stay_together_and_are_aligned(tmp_path):
             assert homes.setdefault(i.partition("-")[0], name) == name
     assert len(aligner.heard) == 16 and not (tmp_path / "out/wavs/target/2-1.wav").exists()
     assert all(u.phones[-1].end == u.duration for u in manifest.read(tmp_path / "out", "target.train"))
+
+
+class Cut(Whole):
+    """Is killed at its third recording."""
+
+    def times(self, utterance):
+        if utterance.id == "3":
+            raise KeyboardInterrupt
+        return super().times(utterance)
+
+
+def test_what_is_in_stays_in_when_the_alignment_is_killed(tmp_path, monkeypatch):
+    items = [found(written(tmp_path / "in" / f"{i}.wav", noise(0.3, seed=i)), f"Text {'abcdefgh'[i]}.") for i in range(8)]
+    folder = tmp_path / "out"
+    folder.mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        bring_in(items, folder, Bringing(processes=1, align=Cut()))
+    monkeypatch.setattr("ttsadapt.data.bringing_in.bring", lambda *a, **k: pytest.fail("brought in again"))
+    bring_in(items, folder, Bringing(processes=1, align=Whole()))
+    assert sum(len(manifest.read(folder, name)) for name in manifest.names(folder)) == 8 and not (folder / "journal.jsonl").exists()
+
+
+@pytest.mark.parametrize("unseen", [False, True])
+def test_what_cannot_be_divided_is_told_before_anything_is_read(tmp_path, unseen, monkeypatch):
+    items = [found(tmp_path / f"{i}.wav", f"Text {i % 2}.", set="unseen" if unseen and i else "target") for i in range(4)]
+    monkeypatch.setattr("ttsadapt.data.bringing_in.bring", lambda *a, **k: pytest.fail("was brought in"))
+    with pytest.raises(DataError, match="is to be unseen but" if unseen else "2 different sentences"):
+        bring_in(items, tmp_path, Bringing(processes=1))
+
+
+def test_a_mistake_that_shows_late_costs_no_work(tmp_path):
+    items = [found(written(tmp_path / "in" / f"{i}.wav", noise(0.3, seed=i)), f"Text {'abcdefgh'[i]}.") for i in range(4)]
+
+    class Late(Whole):
+        def fit(self, utterances):
+            raise ConfigError("its model is not there")
+
+    class Few(Folder):
+        def found(self):
+            yield from items
+
+    corpus = Few(str(tmp_path / "in"), bring=Bringing(align=Late()))
+    with pytest.raises(ConfigError, match="its model"):
+        ensure(artifact := PreparedCorpus(corpus, tmp_path / "cache"))
+    left = artifact.folder.with_name(f".{artifact.folder.name}.part")
+    assert len(list((left / "wavs").rglob("*.wav"))) == 4 and len(Journal(left / "journal.jsonl").read()) == 4
+
+
+def test_an_id_that_no_file_can_be_called_is_shortened(tmp_path):
+    ids = ["a" * 300, "a" * 299 + "b", "\u00e9" * 150, "short"]
+    items = [found(written(tmp_path / "in" / f"{i}.wav", noise(0.3, seed=i)), f"Text {'abcd'[i]}.", id=name) for i, name in enumerate(ids)]
+    turn = replace(items[1], group="g", utterance=replace(items[1].utterance, context=(items[0].utterance,)))
+    items[0] = replace(items[0], group="g")
+    (tmp_path / "out").mkdir()
+    bring_in([items[0], turn, *items[2:]], tmp_path / "out", Bringing(fractions=[1, 0, 0]))
+    known = manifest.read(tmp_path / "out", "target.train")
+    assert len({u.id for u in known}) == 4 and all(len(u.id.encode()) <= 180 and u.audio.is_file() for u in known)
+    assert [u.context[0].id[:160] for u in known if u.context] == ["a" * 160]
+
+
+def test_what_is_far_too_long_is_refused_unread(tmp_path, monkeypatch):
+    path = written(tmp_path / "long.wav", np.zeros(RATE * 12))
+    read = []
+    real = soundfile.SoundFile.read
+    monkeypatch.setattr(soundfile.SoundFile, "read", lambda self, *a, **k: read.append(1) or real(self, *a, **k))
+    for how in (Bringing(longest=10, shortest=0.1), Bringing(longest=1, trim=40)):
+        told = bring(found(path), tmp_path / "out.wav", how)
+        assert told.kind == "too long" and "long.wav lasts 12.0 s" in told.told and not read
+    assert bring(found(path), tmp_path / "out.wav", Bringing(longest=2, trim=40)).kind == "silent" and read
+    assert bring(found(path, start=1, end=3), tmp_path / "out.wav", Bringing(longest=3)).kind == "silent"
 
 
 # -- what is told, what is remembered

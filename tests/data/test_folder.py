@@ -279,7 +279,7 @@ def test_linked_folders_are_read_and_hashed_alike_and_loops_end(tmp_path):
     before = Folder(str(root)).fingerprint()
     (tmp_path / "elsewhere" / "ann" / "again").symlink_to(root)
     (root / "self").symlink_to(root / "self")
-    found = [one for one in Recordings(str(root)).found("target")]
+    found = list(Recordings(str(root)).found("target"))
     assert len(found) == 24 and {one.utterance.speaker for one in found} == {"ann", "bob"}
     assert Folder(str(root)).fingerprint() == before
     (tmp_path / "elsewhere" / "ann" / "00.txt").write_text("Changed.")
@@ -396,7 +396,7 @@ def changed(**change):
 def test_bad_cuts_are_one_line(tmp_path, rows, words):
     record(tmp_path / "data" / "wavs" / "a.wav")
     path = cuts(tmp_path / "data", rows)
-    assert words in fails(lambda: prepared(tmp_path, Manifest(str(path))))
+    assert words in fails(lambda: prepared(tmp_path, Manifest(str(path), bring=Bringing(fractions=[1, 0, 0]))))
 
 
 def test_bad_places_of_cuts_are_one_line(tmp_path):

@@ -15,8 +15,12 @@ def resample(audio: Audio, rate: int, wanted: int) -> Audio:
     return audio if rate == wanted else soxr.resample(audio, rate, wanted, "HQ")
 
 
-def write_wav(path: Path, audio: Audio, rate: int) -> None:
-    """(samples,) in [-1, 1] -> 16-bit WAV, in place: for files of a folder that itself appears whole or not at all."""
-    samples = np.round(np.clip(audio, -1, 1) * 32767).astype(np.int16)
+def write_wav(path: Path, audio: Audio, rate: int) -> NDArray[np.int16]:
+    """(samples,) in [-1, 1] -> 16-bit WAV and its samples; what was read from 16 bits and not changed is written as it was.
+
+    In place: for files of a folder that itself appears whole or not at all.
+    """
+    samples = np.clip(np.round(audio * 32768), -32768, 32767).astype(np.int16)
     with open(path, "wb") as file:  # our own handle: a full disk is then an OSError with its number
         soundfile.write(file, samples, rate, format="WAV", subtype="PCM_16")
+    return samples

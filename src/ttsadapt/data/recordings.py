@@ -161,8 +161,9 @@ def _rows(table: Path) -> Iterator[tuple[dict[str, str] | Rejected, str]]:
     first = cut(text)[0]
     delimiter = next((d for d in "|\t" if d in first), ",")
     # LJSpeech does not quote: a quotation mark in its text is only that.
-    quoting = csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE
-    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, quoting=quoting)
+    quoted = delimiter == ","
+    lines = io.StringIO(text, newline="")
+    reader = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE)
     header = [cell.strip().lower() for cell in next(csv.reader([first], delimiter=delimiter), [])]
     columns = header if "text" in header and {"id", *_FILE} & set(header) else None
     if columns is None and (meant := set(header) & {"id", "speaker", "emotion", "language", "split", *_FILE}):

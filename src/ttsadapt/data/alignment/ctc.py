@@ -61,6 +61,10 @@ class CTCAligner(Aligner):
         self.acoustic, self.spelling, self.drop, self.pause = acoustic, spelling, drop, pause
         self.remedy, self.poor = acoustic.remedy, acoustic.poor
 
+    @property
+    def phones(self) -> bool:
+        return self.spelling.phones
+
     def fingerprint(self) -> str:
         return digest([REVISION, self.acoustic.fingerprint(), type(self.spelling).__name__, self.drop, self.pause])
 

@@ -22,7 +22,7 @@ from ttsadapt.data.alignment.placing import Levels, borders, spans, tiled
 from ttsadapt.data.alignment.recogniser import EmbeddedRecogniser
 from ttsadapt.data.alignment.spelling import Characters, Phones, Spelled, Spelling, Token, owned, words_of
 from ttsadapt.data.alignment.store import Store
-from ttsadapt.data.bringing import Bringing
+from ttsadapt.data.bringing.settings import Bringing
 from ttsadapt.data.corpora.base import Corpus
 from ttsadapt.data.found import Rejected
 from ttsadapt.data.prepare import PreparedCorpus

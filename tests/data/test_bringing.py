@@ -16,17 +16,17 @@ from torchaudio.functional import loudness as of_torchaudio
 
 from ttsadapt.artifacts import ensure
 from ttsadapt.data import manifest
-from ttsadapt.data.bringing import Bringing
-from ttsadapt.data.bringing_denoise import SpectralGate
-from ttsadapt.data.bringing_in import Journal, bring_in
-from ttsadapt.data.bringing_item import Brought, bring, ends, moved
-from ttsadapt.data.bringing_told import told
+from ttsadapt.data.bringing.denoise import SpectralGate
+from ttsadapt.data.bringing.engine import Journal, bring_in
+from ttsadapt.data.bringing.item import Brought, bring, ends, moved
+from ttsadapt.data.bringing.loudness import _weighting, loudness
+from ttsadapt.data.bringing.settings import Bringing
+from ttsadapt.data.bringing.summary import told
 from ttsadapt.data.corpora.folder import Folder
 from ttsadapt.data.espeak import RATE as ESPEAK
 from ttsadapt.data.espeak import engine
 from ttsadapt.data.found import Found, Rejected
 from ttsadapt.data.hashes import Hashes
-from ttsadapt.data.loudness import _weighting, loudness
 from ttsadapt.data.prepare import PreparedCorpus
 from ttsadapt.data.utterance import Phone, Utterance
 from ttsadapt.errors import ConfigError, DataError
@@ -200,15 +200,15 @@ import sys, time
 from pathlib import Path
 sys.path[:0] = {path!r}
 from test_bringing import found
-from ttsadapt.data import bringing_in
-from ttsadapt.data.bringing import Bringing
-slow = bringing_in.bring
+from ttsadapt.data.bringing import engine
+from ttsadapt.data.bringing.settings import Bringing
+slow = engine.bring
 def bring(one, path, how):
     time.sleep(0.05)
     return slow(one, path, how)
-bringing_in.bring = bring
+engine.bring = bring
 items = [found(p, "Number " + p.stem + ".") for p in sorted(Path({inputs!r}).glob("*.wav"))]
-bringing_in.bring_in(items, Path({folder!r}), Bringing(processes=1))
+engine.bring_in(items, Path({folder!r}), Bringing(processes=1))
 """
 
 
@@ -234,7 +234,7 @@ def test_a_killed_process_goes_on_where_it_was(tmp_path, monkeypatch):
         return bring(one, path, how)
 
     bring_in(items, whole, Bringing(processes=1))
-    monkeypatch.setattr("ttsadapt.data.bringing_in.bring", counted)
+    monkeypatch.setattr("ttsadapt.data.bringing.engine.bring", counted)
     bring_in(items, folder, Bringing(processes=1))
     assert len(again) == 40 - len(done) and bytes_of(folder) == bytes_of(whole)
 
@@ -311,7 +311,7 @@ def test_what_is_in_stays_in_when_the_alignment_is_killed(tmp_path, monkeypatch)
     folder.mkdir()
     with pytest.raises(KeyboardInterrupt):
         bring_in(items, folder, Bringing(processes=1, align=Cut()))
-    monkeypatch.setattr("ttsadapt.data.bringing_in.bring", lambda *a, **k: pytest.fail("brought in again"))
+    monkeypatch.setattr("ttsadapt.data.bringing.engine.bring", lambda *a, **k: pytest.fail("brought in again"))
     bring_in(items, folder, Bringing(processes=1, align=Whole()))
     assert sum(len(manifest.read(folder, name)) for name in manifest.names(folder)) == 8 and not (folder / "journal.jsonl").exists()
 
@@ -319,7 +319,7 @@ def test_what_is_in_stays_in_when_the_alignment_is_killed(tmp_path, monkeypatch)
 @pytest.mark.parametrize("unseen", [False, True])
 def test_what_cannot_be_divided_is_told_before_anything_is_read(tmp_path, unseen, monkeypatch):
     items = [found(tmp_path / f"{i}.wav", f"Text {i % 2}.", set="unseen" if unseen and i else "target") for i in range(4)]
-    monkeypatch.setattr("ttsadapt.data.bringing_in.bring", lambda *a, **k: pytest.fail("was brought in"))
+    monkeypatch.setattr("ttsadapt.data.bringing.engine.bring", lambda *a, **k: pytest.fail("was brought in"))
     with pytest.raises(DataError, match="is to be unseen but" if unseen else "2 different sentences"):
         bring_in(items, tmp_path, Bringing(processes=1))
 

@@ -11,15 +11,18 @@ import soundfile
 
 from ttsadapt.artifacts import ensure
 from ttsadapt.data import manifest
-from ttsadapt.data.bringing import Bringing
-from ttsadapt.data.bringing_in import REJECTED, read_rejected
+from ttsadapt.data.bringing.engine import REJECTED, read_rejected
+from ttsadapt.data.bringing.loudness import loudness
+from ttsadapt.data.bringing.settings import Bringing
+from ttsadapt.data.corpora import listed
 from ttsadapt.data.corpora.folder import Folder
 from ttsadapt.data.corpora.manifest import Manifest
-from ttsadapt.data.loudness import loudness
 from ttsadapt.data.prepare import PreparedCorpus
 from ttsadapt.data.recordings import Recordings, _rows
+from ttsadapt.data.segmentation import Segments
 from ttsadapt.data.utterance import Phone
 from ttsadapt.errors import ConfigError, DataError, UserError
+from ttsadapt.files import content_hash
 from ttsadapt.text.phones import phonemize
 
 NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
@@ -87,6 +90,24 @@ def test_the_fingerprint_is_of_the_contents(tmp_path):
     assert Folder(str(second), emotion="sad").fingerprint() != same
     (second / "00.txt").write_text("This is zero.")
     assert Folder(str(second)).fingerprint() != same
+
+
+def test_the_fingerprint_is_of_the_code_and_of_what_it_calls(tmp_path, monkeypatch):
+    root = folder(tmp_path / "voice")
+    before = Folder(str(root)).fingerprint()
+    names = {f"{path.parent.name}/{path.name}" for path in Folder(str(root)).code()}
+    there = {"corpora/folder.py", "corpora/listed.py", "layouts/roles.py", "data/emotions.py", "data/recordings.py", "data/splits.py"}
+    assert names >= there | {"bringing/engine.py", "bringing/item.py", "bringing/loudness.py", "text/phones.py"}
+    assert "alignment/given.py" not in names and not any(name.endswith("abc.py") for name in names)
+    cut = {f"{path.parent.name}/{path.name}" for path in Folder(str(root), bring=Bringing(segments=Segments())).code()}
+    assert cut - names >= {"data/segmentation.py", "alignment/given.py", "alignment/ctc.py"}
+    monkeypatch.setattr(listed, "_version", lambda name: "2" if name == "soxr" else "1")
+    other = Folder(str(root)).fingerprint()
+    monkeypatch.setattr(listed, "_version", lambda name: "1")
+    assert len({before, other, Folder(str(root)).fingerprint()}) == 3
+    monkeypatch.undo()
+    monkeypatch.setattr(listed, "content_hash", lambda path: content_hash(path) + ("x" if path.name == "roles.py" else ""))
+    assert Folder(str(root)).fingerprint() != before
 
 
 def test_splits_do_not_depend_on_order_and_share_no_sentence(tmp_path):

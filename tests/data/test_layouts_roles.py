@@ -125,6 +125,7 @@ def test_one_corpus_as_source_and_another_as_target(both):
         "target-0011_000001": ("target", "0011"),
         "target-0011_000351": ("target", "0011"),
     }
+    assert {"libritts.py", "esd.py", "together.py"} <= {path.name for path in it.code()}
     assert it.bring == it.source.bring == it.target.bring and it.bring.sample_rate == 24000
     assert OmegaConf.to_container(node)["source"]["bring"] == "${data.bring}"
 

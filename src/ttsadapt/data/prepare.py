@@ -13,7 +13,7 @@ from typing import Any
 
 from ttsadapt.artifacts import Artifact
 from ttsadapt.data import manifest
-from ttsadapt.data.bringing_in import DUPLICATES, REJECTED, read_rejected
+from ttsadapt.data.bringing.engine import DUPLICATES, REJECTED, read_rejected
 from ttsadapt.data.corpora.base import Corpus
 from ttsadapt.data.utterance import Utterance
 from ttsadapt.errors import DataError, UserError

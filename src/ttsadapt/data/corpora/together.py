@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
-from ttsadapt.data.bringing import Bringing
+from ttsadapt.data.bringing.settings import Bringing
 from ttsadapt.data.corpora.listed import Listed
 from ttsadapt.data.found import Found, Rejected
 from ttsadapt.data.utterance import Utterance
@@ -21,6 +21,9 @@ class Together(Listed):
 
     def inputs(self) -> list[Path]:
         return [*self.source.inputs(), *self.target.inputs()]
+
+    def code(self) -> set[Path]:
+        return super().code() | self.source.code() | self.target.code()
 
     def found(self) -> Iterator[Found | Rejected]:
         self.source.cache = self.target.cache = self.cache

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from ttsadapt.data.bringing import Bringing
+from ttsadapt.data.bringing.settings import Bringing
 from ttsadapt.data.corpora.base import SPLITS
 from ttsadapt.data.corpora.listed import Listed
 from ttsadapt.data.emotions import EMOTIONS, common

@@ -14,8 +14,8 @@ import soundfile
 from tqdm import tqdm
 
 from ttsadapt.data import manifest
-from ttsadapt.data.bringing import Aligner, Bringing, Cutter
-from ttsadapt.data.bringing_item import Brought, bring, moved
+from ttsadapt.data.bringing.item import Brought, bring, moved
+from ttsadapt.data.bringing.settings import Aligner, Bringing, Cutter
 from ttsadapt.data.found import Found, Rejected
 from ttsadapt.data.splits import assign
 from ttsadapt.data.utterance import Utterance

@@ -10,9 +10,9 @@ import soundfile
 from numpy.typing import NDArray
 
 from ttsadapt.data import espeak
-from ttsadapt.data.bringing import Bringing
+from ttsadapt.data.bringing.loudness import Samples, loudness
+from ttsadapt.data.bringing.settings import Bringing
 from ttsadapt.data.found import Found, Rejected
-from ttsadapt.data.loudness import Samples, loudness
 from ttsadapt.data.pcm import resample, write_wav
 from ttsadapt.data.utterance import Phone
 from ttsadapt.errors import UserError

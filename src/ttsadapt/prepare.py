@@ -16,8 +16,8 @@ def job(cfg: DictConfig) -> None:
     from hydra.utils import instantiate
 
     from ttsadapt.artifacts import ensure
-    from ttsadapt.data.bringing_in import REJECTED, read_rejected
-    from ttsadapt.data.bringing_told import told
+    from ttsadapt.data.bringing.engine import REJECTED, read_rejected
+    from ttsadapt.data.bringing.summary import told
     from ttsadapt.data.prepare import PreparedCorpus
 
     corpus = PreparedCorpus(instantiate(cfg.data), Path(cfg.paths.cache))

@@ -22,6 +22,7 @@ from ttsadapt.data.alignment.placing import Levels, borders, spans, tiled
 from ttsadapt.data.alignment.recogniser import EmbeddedRecogniser
 from ttsadapt.data.alignment.spelling import Characters, Phones, Spelled, Spelling, Token, owned, words_of
 from ttsadapt.data.alignment.store import Store
+from ttsadapt.data.bringing.settings import Bringing
 from ttsadapt.data.corpora.base import Corpus
 from ttsadapt.data.corpora.folder import Folder
 from ttsadapt.data.found import Rejected
@@ -242,7 +243,7 @@ def test_a_model_of_transformers_times_words(hub, tmp_path):
     assert [w.text for w in found.words] == ["Ai,", "ubi 7", "ca!"] and not found.phones, "no letter of 7 is known"
     assert all(a.start < a.end <= b.start for a, b in zip(found.words, found.words[1:])) and 0 < found.confidence < 1
     with pytest.raises(ConfigError, match="times words here, not phones"):
-        aligner.times(recorded(tmp_path, "aiu"))
+        Bringing(align=aligner)
     with pytest.raises(Unaligned, match="no letter"):
         aligner.aligned(samples, RATE, "7 x", "en")
 

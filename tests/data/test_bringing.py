@@ -16,19 +16,18 @@ from torchaudio.functional import loudness as of_torchaudio
 
 from ttsadapt.artifacts import ensure
 from ttsadapt.data import manifest
-from ttsadapt.data.bringing import Bringing
-from ttsadapt.data.bringing_denoise import SpectralGate
-from ttsadapt.data.bringing_in import Journal, bring_in
-from ttsadapt.data.bringing_item import Brought, bring, ends, moved
-from ttsadapt.data.bringing_told import told
+from ttsadapt.data.bringing.denoise import SpectralGate
+from ttsadapt.data.bringing.engine import Journal, bring_in
+from ttsadapt.data.bringing.item import Brought, bring, ends, moved
+from ttsadapt.data.bringing.loudness import _weighting, loudness
+from ttsadapt.data.bringing.settings import Bringing
+from ttsadapt.data.bringing.summary import told
 from ttsadapt.data.corpora.folder import Folder
 from ttsadapt.data.espeak import RATE as ESPEAK
 from ttsadapt.data.espeak import engine
 from ttsadapt.data.found import Found, Rejected
 from ttsadapt.data.hashes import Hashes
-from ttsadapt.data.loudness import _weighting, loudness
 from ttsadapt.data.prepare import PreparedCorpus
-from ttsadapt.data.splits import BySentence, BySpeaker, assign
 from ttsadapt.data.utterance import Phone, Utterance
 from ttsadapt.errors import ConfigError, DataError
 
@@ -201,15 +200,15 @@ import sys, time
 from pathlib import Path
 sys.path[:0] = {path!r}
 from test_bringing import found
-from ttsadapt.data import bringing_in
-from ttsadapt.data.bringing import Bringing
-slow = bringing_in.bring
+from ttsadapt.data.bringing import engine
+from ttsadapt.data.bringing.settings import Bringing
+slow = engine.bring
 def bring(one, path, how):
     time.sleep(0.05)
     return slow(one, path, how)
-bringing_in.bring = bring
+engine.bring = bring
 items = [found(p, "Number " + p.stem + ".") for p in sorted(Path({inputs!r}).glob("*.wav"))]
-bringing_in.bring_in(items, Path({folder!r}), Bringing(processes=1))
+engine.bring_in(items, Path({folder!r}), Bringing(processes=1))
 """
 
 
@@ -235,7 +234,7 @@ def test_a_killed_process_goes_on_where_it_was(tmp_path, monkeypatch):
         return bring(one, path, how)
 
     bring_in(items, whole, Bringing(processes=1))
-    monkeypatch.setattr("ttsadapt.data.bringing_in.bring", counted)
+    monkeypatch.setattr("ttsadapt.data.bringing.engine.bring", counted)
     bring_in(items, folder, Bringing(processes=1))
     assert len(again) == 40 - len(done) and bytes_of(folder) == bytes_of(whole)
 
@@ -243,7 +242,7 @@ def test_a_killed_process_goes_on_where_it_was(tmp_path, monkeypatch):
 def test_nothing_left_is_one_line(tmp_path):
     bad = [found(written(tmp_path / f"{i}.wav", np.zeros(100))) for i in range(3)] + [Rejected("row 7", "no text", "row 7: no text")]
     with pytest.raises(DataError) as error:
-        bring_in(bad, tmp_path, Bringing())
+        bring_in(bad, tmp_path, Bringing(fractions=[1, 0, 0]))
     assert "(silent 3, no text 1)" in str(error.value) and "row 7" in str(error.value) and "\n" not in str(error.value)
     with pytest.raises(DataError, match="no recording was found"):
         bring_in([], tmp_path, Bringing())
@@ -271,6 +270,8 @@ class Halves:
 class Whole:
     """One phone from beginning to end, but not in "2-1"."""
 
+    phones = True
+
     def fit(self, utterances):
         self.heard = [u.id for u in utterances]
 
@@ -295,47 +296,74 @@ def test_pieces_stay_together_and_are_aligned(tmp_path):
     assert all(u.phones[-1].end == u.duration for u in manifest.read(tmp_path / "out", "target.train"))
 
 
-# -- splits
+class Cut(Whole):
+    """Is killed at its third recording."""
+
+    def times(self, utterance):
+        if utterance.id == "3":
+            raise KeyboardInterrupt
+        return super().times(utterance)
 
 
-def said(text, speaker="eve", **more):
-    return found(Path(f"/{speaker}-{text}.wav"), text, speaker=speaker, **more)
+def test_what_is_in_stays_in_when_the_alignment_is_killed(tmp_path, monkeypatch):
+    items = [found(written(tmp_path / "in" / f"{i}.wav", noise(0.3, seed=i)), f"Text {'abcdefgh'[i]}.") for i in range(8)]
+    folder = tmp_path / "out"
+    folder.mkdir()
+    with pytest.raises(KeyboardInterrupt):
+        bring_in(items, folder, Bringing(processes=1, align=Cut()))
+    monkeypatch.setattr("ttsadapt.data.bringing.engine.bring", lambda *a, **k: pytest.fail("brought in again"))
+    bring_in(items, folder, Bringing(processes=1, align=Whole()))
+    assert sum(len(manifest.read(folder, name)) for name in manifest.names(folder)) == 8 and not (folder / "journal.jsonl").exists()
 
 
-def test_a_recording_under_two_names_is_not_split():
-    items = [said(f"text {chr(97 + i)}", hash=f"{i // 2}") for i in range(20)]
-    assigned, left_out = assign(items, (0.5, 0.25, 0.25), BySentence())
-    homes = {}
-    for one in assigned:
-        assert homes.setdefault(one.utterance.hash, one.split) == one.split
-    assert not left_out and set(homes.values()) == {"train", "valid", "test"}
+@pytest.mark.parametrize("unseen", [False, True])
+def test_what_cannot_be_divided_is_told_before_anything_is_read(tmp_path, unseen, monkeypatch):
+    items = [found(tmp_path / f"{i}.wav", f"Text {i % 2}.", set="unseen" if unseen and i else "target") for i in range(4)]
+    monkeypatch.setattr("ttsadapt.data.bringing.engine.bring", lambda *a, **k: pytest.fail("was brought in"))
+    with pytest.raises(DataError, match="is to be unseen but" if unseen else "2 different sentences"):
+        bring_in(items, tmp_path, Bringing(processes=1))
 
 
-def test_given_splits_that_leak_lose_the_training_recording():
-    items = [said("one", split="train", hash="a"), said("two", split="test", hash="a"), said("Two!", "bob", split="valid", hash="b")]
-    assigned, left_out = assign([*items, said("three", split="train", hash="c")], (1, 0, 0), BySentence())
-    assert [(f.utterance.text, f.split) for f in assigned] == [("two", "test"), ("three", "train")]
-    assert [r.told for r in left_out] == [
-        "its recording is in train and, at /eve-two.wav, in test: it is left out of train",
-        "its sentence is in valid and, at /eve-two.wav, in test: it is left out of valid",
-    ]
+def test_a_mistake_that_shows_late_costs_no_work(tmp_path):
+    items = [found(written(tmp_path / "in" / f"{i}.wav", noise(0.3, seed=i)), f"Text {'abcdefgh'[i]}.") for i in range(4)]
+
+    class Late(Whole):
+        def fit(self, utterances):
+            raise ConfigError("its model is not there")
+
+    class Few(Folder):
+        def found(self):
+            yield from items
+
+    corpus = Few(str(tmp_path / "in"), bring=Bringing(align=Late()))
+    with pytest.raises(ConfigError, match="its model"):
+        ensure(artifact := PreparedCorpus(corpus, tmp_path / "cache"))
+    left = artifact.folder.with_name(f".{artifact.folder.name}.part")
+    assert len(list((left / "wavs").rglob("*.wav"))) == 4 and len(Journal(left / "journal.jsonl").read()) == 4
 
 
-def test_by_speaker_nobody_is_in_two_splits():
-    items = [said(f"text {i if i < 5 else f'{i} of {who}'}", who) for who in "abcdefgh" for i in range(20)]
-    assigned, left_out = assign(items, (0.6, 0.2, 0.2), BySpeaker())
-    homes, texts = {}, {}
-    for one in assigned:
-        assert homes.setdefault(one.utterance.speaker, one.split) == one.split
-        assert texts.setdefault(one.sentence, one.split) == one.split
-    assert sorted(homes.values()) == ["test", "test", "train", "train", "train", "train", "valid", "valid"]
-    assert {r.kind for r in left_out} == {"leak"} and len(left_out) == 4 * 5  # the five that all say
+def test_an_id_that_no_file_can_be_called_is_shortened(tmp_path):
+    ids = ["a" * 300, "a" * 299 + "b", "\u00e9" * 150, "short"]
+    items = [found(written(tmp_path / "in" / f"{i}.wav", noise(0.3, seed=i)), f"Text {'abcd'[i]}.", id=name) for i, name in enumerate(ids)]
+    turn = replace(items[1], group="g", utterance=replace(items[1].utterance, context=(items[0].utterance,)))
+    items[0] = replace(items[0], group="g")
+    (tmp_path / "out").mkdir()
+    bring_in([items[0], turn, *items[2:]], tmp_path / "out", Bringing(fractions=[1, 0, 0]))
+    known = manifest.read(tmp_path / "out", "target.train")
+    assert len({u.id for u in known}) == 4 and all(len(u.id.encode()) <= 180 and u.audio.is_file() for u in known)
+    assert [u.context[0].id[:160] for u in known if u.context] == ["a" * 160]
 
 
-def test_who_is_unseen_is_not_heard_in_the_source():
-    with pytest.raises(DataError, match=r"'eve' is to be unseen but speaks in the source, at /eve-one.wav") as error:
-        assign([said("one", set="source"), said("two", set="unseen")], (1, 0, 0), BySentence())
-    assert "\n" not in str(error.value)
+def test_what_is_far_too_long_is_refused_unread(tmp_path, monkeypatch):
+    path = written(tmp_path / "long.wav", np.zeros(RATE * 12))
+    read = []
+    real = soundfile.SoundFile.read
+    monkeypatch.setattr(soundfile.SoundFile, "read", lambda self, *a, **k: read.append(1) or real(self, *a, **k))
+    for how in (Bringing(longest=10, shortest=0.1), Bringing(longest=1, trim=40)):
+        told = bring(found(path), tmp_path / "out.wav", how)
+        assert told.kind == "too long" and "long.wav lasts 12.0 s" in told.told and not read
+    assert bring(found(path), tmp_path / "out.wav", Bringing(longest=2, trim=40)).kind == "silent" and read
+    assert bring(found(path, start=1, end=3), tmp_path / "out.wav", Bringing(longest=3)).kind == "silent"
 
 
 # -- what is told, what is remembered

@@ -11,15 +11,19 @@ import soundfile
 
 from ttsadapt.artifacts import ensure
 from ttsadapt.data import manifest
-from ttsadapt.data.bringing import Bringing
-from ttsadapt.data.bringing_in import REJECTED, read_rejected
+from ttsadapt.data.bringing.engine import REJECTED, read_rejected
+from ttsadapt.data.bringing.loudness import loudness
+from ttsadapt.data.bringing.settings import Bringing
+from ttsadapt.data.corpora import listed
 from ttsadapt.data.corpora.folder import Folder
 from ttsadapt.data.corpora.manifest import Manifest
 from ttsadapt.data.corpora.together import Together
-from ttsadapt.data.loudness import loudness
 from ttsadapt.data.prepare import PreparedCorpus
+from ttsadapt.data.recordings import Recordings, _rows
+from ttsadapt.data.segmentation import Segments
 from ttsadapt.data.utterance import Phone
 from ttsadapt.errors import ConfigError, DataError, UserError
+from ttsadapt.files import content_hash
 from ttsadapt.text.phones import phonemize
 
 NUMBERS = ("one", "two", "three", "four", "five", "six", "seven", "eight", "nine", "ten", "eleven", "twelve")
@@ -89,6 +93,24 @@ def test_the_fingerprint_is_of_the_contents(tmp_path):
     assert Folder(str(second)).fingerprint() != same
 
 
+def test_the_fingerprint_is_of_the_code_and_of_what_it_calls(tmp_path, monkeypatch):
+    root = folder(tmp_path / "voice")
+    before = Folder(str(root)).fingerprint()
+    names = {f"{path.parent.name}/{path.name}" for path in Folder(str(root)).code()}
+    there = {"corpora/folder.py", "corpora/listed.py", "layouts/roles.py", "data/emotions.py", "data/recordings.py", "data/splits.py"}
+    assert names >= there | {"bringing/engine.py", "bringing/item.py", "bringing/loudness.py", "text/phones.py"}
+    assert "alignment/given.py" not in names and not any(name.endswith("abc.py") for name in names)
+    cut = {f"{path.parent.name}/{path.name}" for path in Folder(str(root), bring=Bringing(segments=Segments())).code()}
+    assert cut - names >= {"data/segmentation.py", "alignment/given.py", "alignment/ctc.py"}
+    monkeypatch.setattr(listed, "_version", lambda name: "2" if name == "soxr" else "1")
+    other = Folder(str(root)).fingerprint()
+    monkeypatch.setattr(listed, "_version", lambda name: "1")
+    assert len({before, other, Folder(str(root)).fingerprint()}) == 3
+    monkeypatch.undo()
+    monkeypatch.setattr(listed, "content_hash", lambda path: content_hash(path) + ("x" if path.name == "roles.py" else ""))
+    assert Folder(str(root)).fingerprint() != before
+
+
 def test_splits_do_not_depend_on_order_and_share_no_sentence(tmp_path):
     root = folder(tmp_path / "voice", [t for t in TEXTS for _ in range(2)])
     parts = {}
@@ -153,7 +175,7 @@ def test_bad_settings_and_places_are_one_line(tmp_path):
     def prepare(**settings):
         return prepared(tmp_path, Folder(str(root), **settings))
 
-    assert "no folder" in fails(lambda: prepared(tmp_path, Folder(str(tmp_path / "nowhere"))))
+    assert "there is no such folder" in fails(lambda: prepared(tmp_path, Folder(str(tmp_path / "nowhere"))))
     assert "role is 'traget'" in fails(lambda: prepare(role="traget"), ConfigError)
     assert "fractions" in fails(lambda: Bringing(fractions=[0.5, 0.1, 0.1]), ConfigError)
     assert "bring.sample_rate is 100" in fails(lambda: Bringing(sample_rate=100), ConfigError)
@@ -221,7 +243,6 @@ def test_bad_recordings_are_named_and_counted_and_the_rest_goes_on(tmp_path):
         ("file,text\n0.wav,Hi\n9.wav,Hello", "missing file", "line 3: no recording"),
         ("id,text\n1,Hi\n0,", "no text", "line 3: its transcript is empty"),
         ("id,text,split\n1,Hi,train\n0,Hello,tets", "unknown split", "line 3: unknown split 'tets'"),
-        ("id,text,split\n0,Hello there,test\n1,hello there!,train", "leak", "its sentence is in train and, at"),
         ("id,text\n1,Hi\n0,... !!! ---", "unspeakable text", "the text '... !!! ---' has nothing to pronounce"),
         ("id,text,split\n1,Hi,\n0,Hello", "row", "line 3: 2 columns where 3"),
         ("0|Hello\n1", "row", "line 2: 1 columns where 2"),
@@ -232,8 +253,66 @@ def test_bad_rows_are_left_out(tmp_path, rows, kind, words):
     record(root / "0.wav"), record(root / "1.wav", hz=300)
     (root / "metadata.csv").write_text(rows)
     corpus = prepared(tmp_path, Folder(str(root), bring=Bringing(fractions=[1, 0, 0])))
-    ((found, (told,)),) = rejected(corpus).items()
+    kinds = rejected(corpus)
+    kinds.pop("not in the table", None)
+    ((found, (told,)),) = kinds.items()
     assert found == kind and words in told and len(everything(corpus)) == 1
+
+
+def test_a_leak_is_left_out(tmp_path):
+    rows = ["id,text,split", "0,Hello there,test", "1,hello there!,train", "2,Bye,train"]
+    for i in range(3):
+        record(tmp_path / f"voice/{i}.wav", hz=200 + 10 * i)
+    (tmp_path / "voice/metadata.csv").write_text("\n".join(rows))
+    corpus = prepared(tmp_path, Folder(str(tmp_path / "voice"), bring=Bringing(fractions=[1, 0, 0])))
+    assert "its sentence is in train and, at" in rejected(corpus)["leak"][0] and set(everything(corpus)) == {"0", "2"}
+
+
+def test_cells_over_two_lines_and_characters_that_end_no_row(tmp_path):
+    """Form feeds, U+0085 and U+2028 are part of a text; a table may be UTF-16, as spreadsheets save it."""
+    rows = 'id,text\r\n0,"One\nand two"\r\n1,Three\u2028four\x85five\r\n2,six\fseven\r\n'
+    for encoding in ("utf-8", "utf-16"):
+        (tmp_path / encoding).mkdir()
+        (tmp_path / encoding / "t.csv").write_bytes(rows.encode(encoding))
+        found = [(row.get("text"), where.rpartition(" ")[2]) for row, where in _rows(tmp_path / encoding / "t.csv")]
+        assert found == [("One\nand two", "2"), ("Three\u2028four\x85five", "4"), ("six\x0cseven", "5")]
+    (tmp_path / "open.csv").write_text('id,text\n0,"' + "word " * 50000)
+    assert "open.csv, line 2: field larger" in fails(lambda: list(_rows(tmp_path / "open.csv")))
+
+
+def test_recordings_that_the_table_does_not_name_are_told(tmp_path):
+    root = folder(tmp_path / "voice", TEXTS[:4])
+    (root / "metadata.csv").write_text("file,text\n00.wav,Hello\n./01.wav,Bye\n02.wav,")
+    ones = list(Recordings(str(root)).found("target"))
+    assert [(one.kind, one.where) for one in ones[2:]] == [
+        ("no text", f"{root}/metadata.csv, line 4"),
+        ("not in the table", f"{root}/03.wav"),
+    ]
+    scored = list(Recordings(str(root)).found("target", silent=True))
+    assert [one.utterance.text for one in scored] == ["Hello", "Bye", "", ""]
+
+
+def test_linked_folders_are_read_and_hashed_alike_and_loops_end(tmp_path):
+    folder(tmp_path / "elsewhere" / "ann", TEXTS)
+    root = tmp_path / "voice"
+    root.mkdir()
+    (root / "ann").symlink_to(tmp_path / "elsewhere" / "ann")
+    (root / "bob").symlink_to(tmp_path / "elsewhere" / "ann")
+    before = Folder(str(root)).fingerprint()
+    (tmp_path / "elsewhere" / "ann" / "again").symlink_to(root)
+    (root / "self").symlink_to(root / "self")
+    found = list(Recordings(str(root)).found("target"))
+    assert len(found) == 24 and {one.utterance.speaker for one in found} == {"ann", "bob"}
+    assert Folder(str(root)).fingerprint() == before
+    (tmp_path / "elsewhere" / "ann" / "00.txt").write_text("Changed.")
+    assert Folder(str(root)).fingerprint() != before
+
+
+def test_a_name_that_is_not_utf_8_is_one_line(tmp_path):
+    root = folder(tmp_path / "voice")
+    os.rename(os.fsencode(root / "00.wav"), os.fsencode(root) + b"/\xe4.wav")
+    assert r"\xe4.wav': its name is not UTF-8: rename it" in fails(lambda: Folder(str(root)).fingerprint())
+    assert "rename it" in fails(lambda: list(Recordings(str(root)).found("target")))
 
 
 def test_a_header_without_text_is_one_line(tmp_path):
@@ -340,7 +419,7 @@ def changed(**change):
 def test_bad_cuts_are_one_line(tmp_path, rows, words):
     record(tmp_path / "data" / "wavs" / "a.wav")
     path = cuts(tmp_path / "data", rows)
-    assert words in fails(lambda: prepared(tmp_path, Manifest(str(path))))
+    assert words in fails(lambda: prepared(tmp_path, Manifest(str(path), bring=Bringing(fractions=[1, 0, 0]))))
 
 
 def test_bad_places_of_cuts_are_one_line(tmp_path):

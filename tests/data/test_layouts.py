@@ -15,7 +15,7 @@ from ttsadapt.artifacts import ensure
 from ttsadapt.config import paths
 from ttsadapt.config.schema import check
 from ttsadapt.config.signatures import signature
-from ttsadapt.data.bringing_in import REJECTED, read_rejected
+from ttsadapt.data.bringing.engine import REJECTED, read_rejected
 from ttsadapt.data.corpora.listed import Listed
 from ttsadapt.data.emotions import _SAID, COMMON, EMOTIONS, common
 from ttsadapt.data.found import Found, Rejected

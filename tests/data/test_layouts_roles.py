@@ -41,14 +41,22 @@ def test_without_roles_everything_is_the_target():
 def test_target_by_speaker_and_emotion_the_rest_is_source_and_unseen_goes_first():
     cast = sets(Roles(target=Selection(["0011"])).cast(few()))
     assert cast["target"] == {("0011", "neutral"), ("0011", "angry")} and {s for s, _ in cast["source"]} == {"0012", "0013"}
-    cast = sets(Roles(Selection(["0011", "0012"], ["angry"]), unseen=Selection([12])).cast(few()))
+    cast = sets(Roles(Selection(["0011", "0012"], ["angry"]), unseen=Selection(["0012"])).cast(few()))
     assert cast["target"] == {("0011", "angry")} and {s for s, _ in cast["unseen"]} == {"0012"}
     assert cast["source"] == {("0011", "neutral"), ("0013", "neutral"), ("0013", "angry")}
 
 
 def test_numbers_and_the_corpus_s_own_words():
     for word in ("Angry", "angry", "Anger"):
-        assert sets(Roles(keep=Selection([11], [word])).cast(few())) == {"target": {("0011", "angry")}}
+        assert sets(Roles(keep=Selection(["0011"], [word])).cast(few())) == {"target": {("0011", "angry")}}
+    assert sets(Roles(keep=Selection([14])).cast([found("14"), found("0014")])) == {"target": {("14", "neutral")}}
+
+
+def test_an_unquoted_name_with_leading_zeros_is_told_and_no_other_speaker_is_taken():
+    """YAML reads 0011 as the octal number 9."""
+    read = OmegaConf.create("speaker: [0011]")
+    with pytest.raises(DataError, match=r"^target.speaker: there is no 9 here, there is 0009, 0011; quote names with leading zeros$"):
+        Roles(target=Selection(read.speaker)).cast(few(["0009", "0011"]))
 
 
 @pytest.mark.parametrize("role", ["target", "unseen", "keep"])
@@ -117,6 +125,7 @@ def test_one_corpus_as_source_and_another_as_target(both):
         "target-0011_000001": ("target", "0011"),
         "target-0011_000351": ("target", "0011"),
     }
+    assert {"libritts.py", "esd.py", "together.py"} <= {path.name for path in it.code()}
     assert it.bring == it.source.bring == it.target.bring and it.bring.sample_rate == 24000
     assert OmegaConf.to_container(node)["source"]["bring"] == "${data.bring}"
 

@@ -286,6 +286,10 @@ def test_nothing_beside_is_nothing_and_words_go_first(tmp_path):
     (tmp_path / "ab.srt").write_text(GOOD["a.srt"])
     assert beside(tmp_path / "a.wav") is None and given(tmp_path / "a.wav") == ()
     (tmp_path / "a.TextGrid").write_text(LONG)
+    (tmp_path / "a.words.csv").write_text('word,start,end\n"so\nit",0,1\nis\u2028now,1,2\n', encoding="utf-8")
+    assert given(tmp_path / "a.wav") == (Word("so\nit", 0, 1), Word("is\u2028now", 1, 2))
+    (tmp_path / "c.ctm").write_text("c 1 0.5 0.5 so\x0c\x85\nc 1 1 1 is\n", encoding="utf-8")
+    assert [w.text for w in given(tmp_path / "c.wav")] == ["so", "is"]
     (tmp_path / "a.words.csv").write_text("word,start,end\nyes,0,1\n")
     assert given(tmp_path / "a.wav") == (Word("yes", 0, 1),)
     (tmp_path / "[x] a.srt").write_text(GOOD["a.srt"])

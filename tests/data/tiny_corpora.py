@@ -363,6 +363,7 @@ def meld():
         "no number": Trouble(
             {csv: more.replace(",0,1,8", ",0,one,8")}, "row", "train_sent_emo.csv, line 3: utterance_id is 'one'", ("train_dia0_utt1",)
         ),
+        "more cells": Trouble({csv: more.replace(",0,1,8", ",0,1,8,9,10")}, "row", "line 3: more cells", ("train_dia0_utt1",)),
         "no dev": Trouble({"MELD.Raw/dev_sent_emo.csv": None}, "", "has only test, train and no valid"),
     }
     loose = {"mine.csv": MELD_HEAD + train, **{f"clips/dia0_utt{u}.flac": AUDIO for u in range(3)}}

@@ -65,7 +65,7 @@ def test_the_same_twice_gives_the_same_numbers(asked, tmp_path):
 def test_mistakes_are_one_line(asked, tmp_path):
     with pytest.raises(ConfigError, match=r"metric=\[mcd\]: none of them can be computed"):
         evaluate(asked("mcd"))
-    with pytest.raises(DataError, match="no folder"):
+    with pytest.raises(DataError, match="no such folder"):
         evaluate(asked("pauses", wavs=str(tmp_path / "nowhere")))
     with pytest.raises(DataError, match=r"low.txt is no recording: give one of .wav"):
         evaluate(asked("pauses", wavs=str(tmp_path / "wavs/low.txt")))

@@ -1,6 +1,5 @@
 """Runs the jobs of a sweep side by side, and says what happens while it does."""
 
-import os
 import re
 import shutil
 import signal
@@ -21,6 +20,7 @@ from hydra_plugins.ttsadapt_launcher._jobs import Job, environment, quoted, stop
 from ttsadapt.config.identity import made_by_other_code, status
 from ttsadapt.errors import UserError
 from ttsadapt.files import read_json
+from ttsadapt.machine import cores
 
 _POLL, _QUIET = 0.1, 60.0  # seconds: between looks at the processes; between progress lines where there is no terminal
 
@@ -158,10 +158,6 @@ def _name(cfg: Any, differing: dict[str, str]) -> str:
     others = [f"{key.rpartition('.')[2]}={value}" for key, value in differing.items() if key != "strategy"]
     shown_first = [strategies] if "strategy" in differing or not others else []
     return re.sub(r"\s+", " ", " ".join([*shown_first, *others]))
-
-
-def cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def default_width(config: DictConfig) -> int:

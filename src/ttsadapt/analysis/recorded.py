@@ -8,6 +8,7 @@ import numpy as np
 from numpy.typing import NDArray
 from safetensors.numpy import load_file, save_file
 
+from ttsadapt.data.espeak import PAUSE
 from ttsadapt.data.utterance import Utterance
 from ttsadapt.errors import UserError
 from ttsadapt.files import content_hash, digest, read_json, replacing, write_json
@@ -22,7 +23,6 @@ from ttsadapt.text.syllables import syllables
 Array = NDArray[np.float64]
 REVISION = 1
 """raise it when a measurement would come out differently"""
-PAUSE = "_"
 
 
 @dataclass(frozen=True)

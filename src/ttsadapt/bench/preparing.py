@@ -9,8 +9,8 @@ from pathlib import Path
 from ttsadapt.backbones.fastspeech2_frontend import FastSpeech2Frontend
 from ttsadapt.bench.base import Case, Comparison, Side, Work, speed
 from ttsadapt.data import manifest
-from ttsadapt.data.bringing import Bringing
-from ttsadapt.data.bringing_item import bring
+from ttsadapt.data.bringing.item import bring
+from ttsadapt.data.bringing.settings import Bringing
 from ttsadapt.data.corpora.embedded import Embedded
 from ttsadapt.data.found import Found, Rejected
 from ttsadapt.data.utterance import Utterance

@@ -2,7 +2,6 @@
 
 import os
 import sqlite3
-import stat
 import time
 from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
+from ttsadapt.data.layouts.files import utf8, walk
 from ttsadapt.files import content_hash, digest
 
 _TABLE = "CREATE TABLE IF NOT EXISTS files (path TEXT PRIMARY KEY, size INTEGER, changed INTEGER, hash TEXT) WITHOUT ROWID"
@@ -73,20 +73,11 @@ def _keep(table: sqlite3.Connection, rows: Iterable[tuple[str, int, int, str]]) 
 def _below(path: Path) -> tuple[int, list[Facts]]:
     """Where names within it begin, and its files, sorted; a file has no name within itself."""
     whole = os.path.abspath(path)
-    found = os.stat(whole)
-    if stat.S_ISREG(found.st_mode):
-        return len(whole), [_facts(whole, found)]
-    return len(whole) + 1, sorted(_walk(whole))
+    if os.path.isfile(whole):
+        return len(whole), [_facts(whole)]
+    return len(whole) + 1, sorted(_facts(file) for file in walk(whole))
 
 
-def _walk(folder: str) -> Iterator[Facts]:
-    with os.scandir(folder) as entries:
-        for entry in entries:
-            if entry.is_dir():
-                yield from _walk(entry.path)
-            elif entry.is_file():
-                yield _facts(entry.path, entry.stat())
-
-
-def _facts(path: str, found: os.stat_result) -> Facts:
+def _facts(path: str) -> Facts:
+    found = os.stat(utf8(path))
     return path, found.st_size, found.st_mtime_ns

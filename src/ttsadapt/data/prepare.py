@@ -13,7 +13,7 @@ from typing import Any
 
 from ttsadapt.artifacts import Artifact
 from ttsadapt.data import manifest
-from ttsadapt.data.bringing_in import DUPLICATES, REJECTED, read_rejected
+from ttsadapt.data.bringing.engine import DUPLICATES, REJECTED, read_rejected
 from ttsadapt.data.corpora.base import Corpus
 from ttsadapt.data.utterance import Utterance
 from ttsadapt.errors import DataError, UserError
@@ -45,13 +45,13 @@ class PreparedCorpus(Artifact):
             raise
 
     def produce(self) -> None:
-        """In a folder from which a killed process goes on; a corpus with a mistake in it leaves nothing."""
+        """In a folder from which a killed process goes on; one that ends with a user's mistake leaves what it had brought in."""
         work = self.folder.with_name(f".{self.folder.name}.part")  # under the artifact's lock: nobody else writes there
         work.mkdir(parents=True, exist_ok=True)
         try:
             self.build(work)
-        except UserError as error:
-            if not isinstance(error.__cause__, OSError):  # once there is space again it goes on
+        except UserError:
+            if not any(path.is_file() for path in (work / "wavs").rglob("*")):  # hours of work are not a mistake's to take
                 shutil.rmtree(work, ignore_errors=True)
             raise
         os.replace(work, self.folder)

@@ -1,18 +1,24 @@
 """What lies in a folder of recordings: audio files, their transcripts, who speaks and how."""
 
 import csv
+import io
+import os
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from ttsadapt.data.found import Found, Rejected
+from ttsadapt.data.layouts.files import AUDIO, below, cut, decoded, folder
 from ttsadapt.data.splits import named
 from ttsadapt.data.utterance import Utterance
 from ttsadapt.errors import ConfigError, DataError, UserError
 from ttsadapt.files import inside
 
-AUDIO = (".wav", ".flac", ".ogg", ".opus", ".mp3")
+if TYPE_CHECKING:
+    import _csv
+
 TRANSCRIPT = (".txt", ".lab")
 _GROUPS = ("speaker", "emotion", "language", "split")
 _FILE = ("file", "path", "audio", "filename")
@@ -49,10 +55,7 @@ class Recordings:
 
     @property
     def root(self) -> Path:
-        root = Path(self.path).expanduser()
-        if not root.is_dir():
-            raise DataError(f"no folder {root}: give the path of the recordings")
-        return root
+        return folder(self.path)
 
     def found(self, role: str, silent: bool = False) -> Iterator[Found | Rejected]:
         """Every recording with its transcript. `silent`: those without one, too; their text is empty.
@@ -60,7 +63,7 @@ class Recordings:
         Raises DataError when there are no recordings, or the table of them cannot be read at all.
         """
         empty, table = True, self._table()
-        for row in self._from_table(table) if table else self._from_files(silent):
+        for row in self._from_table(table, silent) if table else self._from_files(silent):
             empty = False
             yield row if isinstance(row, Rejected) else self._one(*row, role, silent)
         if empty:
@@ -95,20 +98,17 @@ class Recordings:
         given = {"speaker": self.speaker, "emotion": self.emotion, "language": self.language}
         return {k: v for k, v in given.items() if v}
 
-    def _files(self) -> list[Path]:
-        return sorted(p for p in self.root.rglob("*") if p.suffix.lower() in AUDIO and p.is_file() and not p.name.startswith("."))
-
     def _from_files(self, silent: bool) -> Iterator[_Row | Rejected]:
-        for path in self._files():
+        for path in below(self.root):
             beside = [t for suffix in TRANSCRIPT if (t := path.with_suffix(suffix)).is_file()]
             if not beside and not silent:
                 told = f"{path} has no transcript: write {path.with_suffix('.txt').name} beside it, or a metadata.csv"
                 yield Rejected(str(path), "no transcript", told)
                 continue
             try:
-                yield path, {"text": beside[0].read_text(encoding="utf-8") if beside else ""}, str(path)
-            except UnicodeDecodeError:
-                yield Rejected(str(path), "no transcript", f"{beside[0]} is not UTF-8 text: save it as UTF-8")
+                yield path, {"text": decoded(beside[0]) if beside else ""}, str(path)
+            except DataError as error:
+                yield Rejected(str(path), "no transcript", str(error))
 
     def _table(self) -> Path | None:
         if self.metadata is None:
@@ -118,54 +118,75 @@ class Recordings:
             raise DataError(f"no file {table}: correct metadata, or leave it out for transcripts beside the recordings")
         return table
 
-    def _from_table(self, table: Path) -> Iterator[_Row | Rejected]:
+    def _from_table(self, table: Path, silent: bool) -> Iterator[_Row | Rejected]:
+        """`silent`: what the table does not name has no text, else it is rejected."""
         by_name: dict[str, list[Path]] = {}
-        for path in self._files():
+        for path in below(self.root):
             by_name.setdefault(path.stem, []).append(path)
+        meant: set[str] = set()
         for row, where in _rows(table):
             if isinstance(row, Rejected):
                 yield row
                 continue
-            recording = self._named_by(row, by_name, where)
+            relative = next((row[k] for k in _FILE if row.get(k)), None)
+            there = [self.root / relative] if relative else by_name.get(row.get("id", ""), [])
+            meant.update(os.path.normpath(path) for path in there)
+            recording = self._named_by(relative, where) if relative else _only(there, row.get("id", ""), where)
             yield recording if isinstance(recording, Rejected) else (recording, row, where)
+        for path in sorted(p for paths in by_name.values() for p in paths if os.path.normpath(p) not in meant):
+            told = f"{path}: {table.name} does not name it: add a row, or remove the recording"
+            yield (path, {}, str(path)) if silent else Rejected(str(path), "not in the table", told)
 
-    def _named_by(self, row: dict[str, str], by_name: dict[str, list[Path]], where: str) -> Path | Rejected:
-        if relative := next((row[k] for k in _FILE if row.get(k)), None):
-            try:
-                path = inside(self.root, relative)
-            except UserError as error:
-                return Rejected(where, "outside", f"{where}: {error}")
-            if not path.is_file():
-                return Rejected(where, "missing file", f"{where}: no recording {path}: correct the row, or remove it")
-            return self.root / relative
-        found = by_name.get(row.get("id", ""), [])
-        if len(found) == 1:
-            return found[0]
-        several = "several recordings have" if found else "no recording below the folder has"
-        kind = "ambiguous" if found else "missing file"
-        return Rejected(where, kind, f"{where}: {several} the name {row.get('id', '')!r}: correct the row, or give a column `file`")
+    def _named_by(self, relative: str, where: str) -> Path | Rejected:
+        try:
+            path = inside(self.root, relative)
+        except UserError as error:
+            return Rejected(where, "outside", f"{where}: {error}")
+        if not path.is_file():
+            return Rejected(where, "missing file", f"{where}: no recording {path}: correct the row, or remove it")
+        return self.root / relative
+
+
+def _only(found: Sequence[Path], name: str, where: str) -> Path | Rejected:
+    if len(found) == 1:
+        return found[0]
+    several = "several recordings have" if found else "no recording below the folder has"
+    kind = "ambiguous" if found else "missing file"
+    return Rejected(where, kind, f"{where}: {several} the name {name!r}: correct the row, or give a column `file`")
 
 
 def _rows(table: Path) -> Iterator[tuple[dict[str, str] | Rejected, str]]:
-    """Rows as {column: cell}, with "<table>, line <n>". Without a header the columns are id and text (LJSpeech)."""
-    try:
-        text = table.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{table} is not UTF-8 text: save it as UTF-8") from error
-    first = text.split("\n", 1)[0]
+    """Rows as {column: cell}, with "<table>, line <n>", its first. Without a header the columns are id and text (LJSpeech)."""
+    text = decoded(table)
+    first = cut(text)[0]
     delimiter = next((d for d in "|\t" if d in first), ",")
     # LJSpeech does not quote: a quotation mark in its text is only that.
-    reader = csv.reader(text.splitlines(), delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if delimiter == "," else csv.QUOTE_NONE)
+    quoted = delimiter == ","
+    lines = io.StringIO(text, newline="")
+    reader = csv.reader(lines, delimiter=delimiter, quoting=csv.QUOTE_MINIMAL if quoted else csv.QUOTE_NONE)
     header = [cell.strip().lower() for cell in next(csv.reader([first], delimiter=delimiter), [])]
     columns = header if "text" in header and {"id", *_FILE} & set(header) else None
     if columns is None and (meant := set(header) & {"id", "speaker", "emotion", "language", "split", *_FILE}):
         raise DataError(f"{table}, line 1: a header with {min(meant)!r} needs the columns text and id or file, it has {', '.join(header)}")
-    for number, cells in enumerate(reader):
+    for number, (cells, line) in enumerate(_numbered(reader, table)):
         if not any(cells) or (number == 0 and columns):
             continue
-        where = f"{table}, line {reader.line_num}"
+        where = f"{table}, line {line}"
         if len(cells) < (len(columns) if columns else 2):
             told = f"{where}: {len(cells)} columns where {len(columns or 'id')} are due, split at {delimiter!r}: correct the row"
             yield Rejected(where, "row", told), where
             continue
         yield {k: v.strip() for k, v in zip(columns or ("id", "text"), cells)}, where
+
+
+def _numbered(reader: "_csv.Reader", table: Path) -> Iterator[tuple[list[str], int]]:
+    """Each with the line it begins at: a quoted cell may go over several."""
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise DataError(f"{table}, line {line}: {error}: close the quotation marks that are open there") from error
+        yield cells, line

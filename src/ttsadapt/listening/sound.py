@@ -11,7 +11,7 @@ import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from ttsadapt.data.loudness import loudness
+from ttsadapt.data.bringing.loudness import loudness
 from ttsadapt.data.pcm import resample, sixteen_bits
 from ttsadapt.errors import DataError
 from ttsadapt.listening.base import Clip

@@ -47,6 +47,11 @@ class Aligner(ABC):
     poor: float = 0.5
     """median confidence below which that is said"""
 
+    @property
+    def phones(self) -> bool:
+        """Does it time phones, or words alone?"""
+        return True
+
     def __init__(self, cache_folder: str, least: float) -> None:
         """`cache_folder`: what runs share lies there. What is less sure than `least` is left out."""
         if not 0 <= least < 1:
@@ -85,14 +90,12 @@ class Aligner(ABC):
         return {"aligner": self.fingerprint(), "least": self.least}
 
     def times(self, utterance: Utterance) -> Utterance | Rejected:
-        """The utterance with its phones, read from its audio. Raises ConfigError when this aligner knows no phones."""
+        """The utterance with its phones, read from its audio; only of an aligner of `phones`."""
         samples, rate = soundfile.read(utterance.audio, dtype="float32", always_2d=True)
         try:
             found = self.aligned(torch.from_numpy(samples.mean(1)), rate, utterance.text, utterance.language)
         except Unaligned as error:
             return Rejected(str(utterance.audio), "alignment", str(error))
-        if not found.phones:
-            raise ConfigError(f"data.bring.align: {type(self).__name__} times words here, not phones: take hub_phones, or ctc")
         return replace(utterance, phones=found.phones)
 
     def aligned(self, samples: Tensor, rate: int, text: str, language: str) -> Alignment:

@@ -62,6 +62,10 @@ class CTCAligner(Aligner):
         self.acoustic, self.spelling, self.drop, self.pause = acoustic, spelling, drop, pause
         self.remedy, self.poor = acoustic.remedy, acoustic.poor
 
+    @property
+    def phones(self) -> bool:
+        return self.spelling.phones
+
     def fingerprint(self) -> str:
         return digest([REVISION, self.acoustic.fingerprint(self.cache), self.spelling.fingerprint(), self.drop, self.pause])
 

@@ -5,6 +5,7 @@ Each reader takes (path, its text) and gives `Word`s with what was heard, in sec
 
 import csv
 import html
+import io
 import json
 import re
 from collections.abc import Callable, Iterator
@@ -13,6 +14,7 @@ from typing import Any
 
 from ttsadapt.data.alignment.textgrid import textgrid
 from ttsadapt.data.found import Word
+from ttsadapt.data.layouts.files import cut, decoded
 from ttsadapt.errors import DataError
 
 _NAMES = {"text": ("word", "text", "label"), "start": ("start", "begin", "start_time", "xmin"), "end": ("end", "stop", "end_time", "xmax")}
@@ -27,7 +29,7 @@ def given(audio: Path) -> tuple[Word, ...]:
     path = beside(audio)
     if path is None:
         return ()
-    found = list(READERS[path.suffix.lower()](path, _text(path)))
+    found = list(READERS[path.suffix.lower()](path, decoded(path)))
     for word in found:
         if not 0 <= word.start <= word.end:
             raise DataError(f"{path}: {word.text!r} from {word.start:g} to {word.end:g} s: an end before its start, or no time: correct it")
@@ -47,20 +49,10 @@ def _escaped(name: str) -> str:
     return re.sub(r"([\[\]*?])", r"[\1]", name)
 
 
-def _text(path: Path) -> str:
-    """Praat writes UTF-16 when a label needs it."""
-    raw = path.read_bytes()
-    try:
-        return raw.decode("utf-16" if raw[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise DataError(f"{path} is not UTF-8 text: save it as UTF-8") from error
-
-
 def _table(path: Path, text: str) -> Iterator[Word]:
     """A header with word, start, end, in seconds."""
-    lines = text.splitlines()
-    delimiter = next((d for d in "\t;" if d in (lines or [""])[0]), ",")
-    reader = csv.DictReader(lines, delimiter=delimiter, skipinitialspace=True)
+    delimiter = next((d for d in "\t;" if d in cut(text)[0]), ",")
+    reader = csv.DictReader(io.StringIO(text, newline=""), delimiter=delimiter, skipinitialspace=True)
     reader.fieldnames = [name.strip().lower() for name in reader.fieldnames or ()]
     for row in reader:
         yield _row(row, f"{path}, line {reader.line_num}")
@@ -110,7 +102,7 @@ def _seconds(value: Any, where: str) -> float:
 def _ctm(path: Path, text: str) -> Iterator[Word]:
     """NIST's: recording, channel, start, duration, word. Of several recordings, the lines of this one."""
     rows: list[tuple[str, Word]] = []
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(cut(text), 1):
         cells = line.split()
         if not cells or line.startswith(";;"):
             continue

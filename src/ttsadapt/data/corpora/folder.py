@@ -6,7 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-from ttsadapt.data.bringing import Bringing
+from ttsadapt.data.bringing.settings import Bringing
 from ttsadapt.data.corpora.listed import Listed
 from ttsadapt.data.found import Found, Rejected
 from ttsadapt.data.recordings import Recordings

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ttsadapt.data import manifest
-from ttsadapt.data.bringing import Bringing
+from ttsadapt.data.bringing.settings import Bringing
 from ttsadapt.data.corpora.base import SETS, SPLITS
 from ttsadapt.data.corpora.listed import Listed
 from ttsadapt.data.espeak import PAUSE

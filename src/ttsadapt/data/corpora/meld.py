@@ -4,7 +4,7 @@ Columns Utterance, Speaker, Emotion, Dialogue_ID, Utterance_ID; recordings dia<d
 """
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -51,14 +51,14 @@ class MELD(Layout):
         for table, rows in tables.items():
             yield from self._table(table, rows, files, alone=len(tables) == 1)
 
-    def _table(self, table: Path, rows: Sequence[tuple[Row, str]], files: Files, alone: bool) -> Iterator[Found | Rejected]:
+    def _table(self, table: Path, rows: Sequence[tuple[Row | Rejected, str]], files: Files, alone: bool) -> Iterator[Found | Rejected]:
         split = split_in(table.stem)
         if self.official and not split:
             raise DataError(f"{table}: its name tells none of train, dev, test: rename it, or give official=false")
         turns: list[tuple[tuple[int, int], Utterance]] = []
         for row, where in rows:
-            one = self._found(row, split, files, alone, table.stem, where)
-            if not isinstance(one, Found):
+            one = row if isinstance(row, Rejected) else self._found(row, split, files, alone, table.stem, where)
+            if isinstance(row, Rejected) or not isinstance(one, Found):
                 yield one
                 continue
             dialogue, number = at = int(row["dialogue_id"]), int(row["utterance_id"])
@@ -94,13 +94,23 @@ class MELD(Layout):
         )
 
 
-def _rows(table: Path) -> list[tuple[Row, str]]:
+def _rows(table: Path) -> list[tuple[Row | Rejected, str]]:
     """Each with "<table>, line <n>", dialogue by dialogue; [] for another kind of csv."""
     reader = read_table(table, "cp1252", "latin-1")
     if set(_COLUMNS) - {name.lower() for name in reader.fieldnames or () if name}:
         return []
-    rows = [({str(k).lower(): _plain(v or "") for k, v in row.items()}, f"{table}, line {reader.line_num}") for row in reader]
-    return sorted(rows, key=lambda row: tuple(int(row[0][name]) if row[0][name].isdigit() else -1 for name in _NUMBERS))
+    rows = [(_row(row), f"{table}, line {reader.line_num}") for row in reader]
+    found = [(row or Rejected(where, "row", "more cells than columns: quote what has a comma"), where) for row, where in rows]
+    return sorted(found, key=lambda one: _number(one[0]))
+
+
+def _row(row: Mapping[str | None, str | None]) -> Row:
+    """{} for a row with more cells than there are columns: `csv` gathers them under None."""
+    return {} if None in row else {str(k).lower(): _plain(v or "") for k, v in row.items()}
+
+
+def _number(row: Row | Rejected) -> tuple[int, ...]:
+    return tuple(int(row[name]) if isinstance(row, dict) and row[name].isdigit() else -1 for name in _NUMBERS)
 
 
 def _plain(cell: str) -> str:

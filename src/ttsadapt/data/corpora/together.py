@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Self
 
-from ttsadapt.data.bringing import Bringing
+from ttsadapt.data.bringing.settings import Bringing
 from ttsadapt.data.corpora.listed import Listed
 from ttsadapt.data.found import Found, Rejected
 from ttsadapt.data.utterance import Utterance
@@ -27,6 +27,9 @@ class Together(Listed):
 
     def inputs(self) -> list[Path]:
         return [*self.source.inputs(), *self.target.inputs()]
+
+    def code(self) -> set[Path]:
+        return super().code() | self.source.code() | self.target.code()
 
     def found(self) -> Iterator[Found | Rejected]:
         first, second = list(self.source.found()), list(self.target.found())

@@ -6,12 +6,12 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import ClassVar
 
-from ttsadapt.data.bringing import Bringing
+from ttsadapt.data.bringing.settings import Bringing
 from ttsadapt.data.corpora.base import SPLITS
 from ttsadapt.data.corpora.listed import Listed
 from ttsadapt.data.emotions import EMOTIONS, common
 from ttsadapt.data.found import Found, Rejected
-from ttsadapt.data.layouts.files import folder, holds, pointer
+from ttsadapt.data.layouts.files import holds, pointer
 from ttsadapt.data.layouts.roles import Roles, Selection
 from ttsadapt.data.utterance import Utterance
 from ttsadapt.errors import DataError
@@ -41,10 +41,6 @@ class Layout(Listed):
         super().__init__(path, bring)
         self.language, self.emotions = language, dict(emotions or {})
         self.roles = Roles(target or Selection(), unseen or Selection(), keep or Selection(), limit)
-
-    @property
-    def root(self) -> Path:
-        return folder(self.path)
 
     @abstractmethod
     def recordings(self) -> Iterator[Found | Rejected]:

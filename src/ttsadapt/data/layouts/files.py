@@ -2,26 +2,27 @@
 
 import csv
 import io
+import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Sequence, Set
 from pathlib import Path
 
+from ttsadapt.data.splits import WORDS
 from ttsadapt.errors import DataError
 
-AUDIO = (".wav", ".flac")
+AUDIO = (".wav", ".flac", ".ogg", ".opus", ".mp3")
 _SMALL = 512  # bytes; no recording is that small
 _ARCHIVES = (".zip", ".tar", ".gz", ".tgz", ".bz2", ".7z", ".rar")
-_SPLITS = {"train": "train", "test": "test"} | dict.fromkeys(("dev", "valid", "validation", "val", "evaluation"), "valid")
 
 
 def folder(path: str) -> Path:
     """DataError where there is none."""
     root = Path(path).expanduser()
     if root.is_file():
-        what = "an archive: extract it and give the folder" if root.suffix.lower() in _ARCHIVES else "a file: give the corpus's folder"
+        what = "an archive: extract it and give the folder" if root.suffix.lower() in _ARCHIVES else "a file: give its folder"
         raise DataError(f"path={path} is {what}")
     if not root.is_dir():
-        raise DataError(f"path={path}: there is no such folder: give the one that the corpus was extracted to")
+        raise DataError(f"path={path}: there is no such folder: give the one with the recordings")
     return root
 
 
@@ -52,7 +53,37 @@ def holds(place: Path, most: int = 8) -> str:
 
 def below(place: Path, suffixes: Sequence[str] = AUDIO) -> list[Path]:
     """Every file with one of the suffixes, sorted; hidden ones (such as macOS's `._name.wav`) are none."""
-    return sorted(p for p in place.rglob("*") if p.suffix.lower() in suffixes and not p.name.startswith(".") and p.is_file())
+    paths = (Path(name) for name in walk(place))
+    return sorted(p for p in paths if p.suffix.lower() in suffixes and not p.name.startswith("."))
+
+
+def walk(place: str | Path, above: Set[str] = frozenset()) -> Iterator[str]:
+    """Paths of all files below, those of linked folders too; a folder that is linked into itself has nothing there.
+
+    Raises DataError for a folder that cannot be read, and a file whose name is not UTF-8.
+    """
+    here = os.path.realpath(place)
+    if here in above:
+        return
+    try:
+        with os.scandir(place) as entries:
+            found = list(entries)
+    except OSError as error:
+        raise DataError(f"cannot read the folder {place} ({error.strerror}): change who may read it, or remove it") from error
+    for entry in found:
+        if os.path.isdir(entry.path) if entry.is_symlink() else entry.is_dir():
+            yield from walk(entry.path, above | {here})
+        elif os.path.isfile(entry.path) if entry.is_symlink() else entry.is_file():
+            yield utf8(entry.path)
+
+
+def utf8(path: str) -> str:
+    """As it is. Raises DataError for a name that is not UTF-8: neither table nor message could hold it."""
+    try:
+        path.encode()
+    except UnicodeEncodeError as error:
+        raise DataError(f"{os.fsencode(path)!r}: its name is not UTF-8: rename it") from error
+    return path
 
 
 def decoded(file: Path, *fallbacks: str) -> str:
@@ -74,9 +105,14 @@ def decoded(file: Path, *fallbacks: str) -> str:
 
 def lines(file: Path, *fallbacks: str) -> Iterator[tuple[str, str]]:
     """(line, "<file>, line <n>") of those that are not blank."""
-    for number, line in enumerate(re.split(r"\r\n|\n|\r", decoded(file, *fallbacks)), 1):  # splitlines would also cut at U+0085
+    for number, line in enumerate(cut(decoded(file, *fallbacks)), 1):
         if line.strip():
             yield line, f"{file}, line {number}"
+
+
+def cut(text: str) -> list[str]:
+    """Lines as editors count them: `splitlines` would also cut at form feeds, U+0085 and U+2028, which are part of a text."""
+    return re.split(r"\r\n|\n|\r", text)
 
 
 def table(file: Path, *fallbacks: str) -> "csv.DictReader[str]":
@@ -92,4 +128,4 @@ def pointer(file: Path) -> bool:
 def split_in(*names: str) -> str:
     """The split that the first of the names tells: "train_splits" -> "train", "dev-clean" -> "valid"; "" for none."""
     words = (word for name in names for word in re.findall(r"[a-z]+", name.lower()))
-    return next((_SPLITS[word] for word in words if word in _SPLITS), "")
+    return next((WORDS[word] for word in words if word in WORDS), "")

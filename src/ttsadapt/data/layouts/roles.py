@@ -13,7 +13,7 @@ class Selection:
     """Utterances that have one of the values everywhere where there are some."""
 
     speaker: Sequence[str | int] | None = None
-    """names as the corpus has them; 14 is also "14" and "0014" """
+    """names as the corpus has them; 14 is also "14", but no other name: YAML reads an unquoted 0011 as 9"""
     emotion: Sequence[str] | None = None
     """of the vocabulary, or the corpus's own word"""
     language: Sequence[str] | None = None
@@ -38,7 +38,8 @@ class Selection:
             known = {(getattr(u, key), u.label if key == "emotion" else ""): u for u in utterances}.values()
             for value in values:
                 if not any(_is(u, key, value) for u in known):
-                    raise DataError(f"{name}.{key}: there is no {value!r} here, there is {_few(there)}")
+                    quotes = "; quote names with leading zeros" if isinstance(value, int) and any(t.startswith("0") for t in there) else ""
+                    raise DataError(f"{name}.{key}: there is no {value!r} here, there is {_few(there)}{quotes}")
 
 
 @dataclass(frozen=True)
@@ -78,8 +79,7 @@ class Roles:
 
 def _is(utterance: Utterance, key: str, value: str | int) -> bool:
     name: str = getattr(utterance, key)
-    number = key == "speaker" and isinstance(value, int) and name.isdigit() and int(name) == value
-    return name == str(value) or number or (key == "emotion" and str(value).lower() in (name.lower(), utterance.label.lower()))
+    return name == str(value) or (key == "emotion" and str(value).lower() in (name.lower(), utterance.label.lower()))
 
 
 def _limited(found: Sequence[Found], limit: int) -> list[Found]:

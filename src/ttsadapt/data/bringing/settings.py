@@ -30,6 +30,10 @@ class Cutter(Protocol):
 class Aligner(Protocol):
     """Says when what is said; runs after everything else, on what was written."""
 
+    @property
+    def phones(self) -> bool:
+        """Of phones, or of words alone?"""
+
     def fit(self, utterances: Sequence[Utterance]) -> None:
         """Learn from what is to be aligned, where it learns from that at all: all of it, before the first of `times`."""
 
@@ -79,6 +83,8 @@ class Bringing:
         for name in ("loudness", "peak"):
             if (value := getattr(self, name)) is not None and value > 0:
                 raise ConfigError(f"bring.{name} is {value}: give 0 or less, full scale is 0")
+        if self.align is not None and not self.align.phones:
+            raise ConfigError(f"bring.align: {type(self.align).__name__} times words here, not phones: take learned, ctc or hub_phones")
         if self.longest is not None and self.longest <= self.shortest:
             raise ConfigError(f"bring.longest is {self.longest} and bring.shortest {self.shortest}: the first must be more")
 

@@ -3,7 +3,6 @@
 import csv
 import json
 import multiprocessing
-import os
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
@@ -15,30 +14,38 @@ import soundfile
 from tqdm import tqdm
 
 from ttsadapt.data import manifest
-from ttsadapt.data.bringing import Aligner, Bringing, Cutter
-from ttsadapt.data.bringing_item import Brought, bring, moved
+from ttsadapt.data.bringing.item import Brought, bring, moved
+from ttsadapt.data.bringing.settings import Aligner, Bringing, Cutter
 from ttsadapt.data.found import Found, Rejected
 from ttsadapt.data.splits import assign
 from ttsadapt.data.utterance import Utterance
 from ttsadapt.errors import DataError
 from ttsadapt.files import digest, write_json
+from ttsadapt.machine import cores
 
 REJECTED, DUPLICATES = "rejected.csv", "duplicates.json"
+_JOURNAL = "journal.jsonl"
 _CHUNK = 8
 _WORTH_A_PROCESS = 60
 """recordings; starting a process costs about as much as bringing these in"""
 _HEADER = 44
 """bytes of a WAV file before its samples"""
+_LONGEST_NAME = 180
+"""bytes of an id: systems allow 255 for the name of a file, and what is made of a recording has longer names"""
 
 
 def bring_in(found: Iterable[Found | Rejected], folder: Path, how: Bringing) -> None:
-    """Write audio, manifests, `rejected.csv` and `duplicates.json` below `folder`. Raises DataError when nothing is left."""
+    """Write audio, manifests, `rejected.csv` and `duplicates.json` below `folder`.
+
+    Raises DataError when nothing is left, and when what is left cannot be divided: before any audio is read where that is known by then.
+    """
     rejected: list[Rejected] = []
     take = partial(_accepted, rejected=rejected)
     listed = list(take(tqdm(found, "looking for recordings", unit="utt", leave=False)))
     if how.segments is not None:
         listed = list(take(_pieces(listed, how.segments)))
     listed = list(take(_unique(listed)))
+    assign(listed, how.fractions, how.rule)  # hours later it would raise the same
     brought = list(take(_brought(listed, folder, how)))
     if how.align is not None:
         brought = list(take(_aligned(brought, how.align)))
@@ -50,6 +57,7 @@ def bring_in(found: Iterable[Found | Rejected], folder: Path, how: Bringing) -> 
     _write(brought, folder)
     write_rejected(rejected, folder / REJECTED)
     write_json(folder / DUPLICATES, duplicates(brought))
+    (folder / _JOURNAL).unlink(missing_ok=True)  # not before: a process killed while it aligns has nothing to bring in again
 
 
 def _accepted(found: Iterable[Found | Rejected], rejected: list[Rejected]) -> Iterator[Found]:
@@ -86,12 +94,21 @@ def _unique(found: Iterable[Found]) -> Iterator[Found | Rejected]:
     """In an order of their own, each with an id that can be a file's name; of two with the same id the second is refused."""
     first: dict[tuple[str, str], str] = {}
     for one in sorted(found, key=lambda f: (f.set, f.utterance.id, f.where)):
-        name = one.utterance.id.replace("/", "-").replace("\0", "")
+        name = filed(one.utterance.id)
         if other := first.get((one.set, name)):
             yield Rejected(one.where, "duplicate id", f"the id {name!r} is also that of {other}: make every id different")
         else:
             first[one.set, name] = one.where
             yield replace(one, utterance=replace(one.utterance, id=name))
+
+
+def filed(name: str) -> str:
+    """An id as a file can be called; what is too long ends in a hash of the whole."""
+    plain = name.replace("/", "-").replace("\0", "")
+    if len(plain.encode()) <= _LONGEST_NAME:
+        return plain
+    whole = digest(name)
+    return f"{plain.encode()[: _LONGEST_NAME - len(whole) - 1].decode(errors='ignore')}-{whole}"
 
 
 # -- audio
@@ -118,7 +135,7 @@ def _results(found: Sequence[Found], folder: Path, how: Bringing) -> Iterator[Br
     """In order. What a killed process has done already is read from the journal beside the audio."""
     for name in {one.set for one in found}:
         (folder / "wavs" / name).mkdir(parents=True, exist_ok=True)
-    journal = Journal(folder / "journal.jsonl")
+    journal = Journal(folder / _JOURNAL)
     done = journal.read()
     keys = [_key(one) for one in found]
     left = [one for one, key in zip(found, keys) if not _there(done.get(key), _place(folder, one), how.sample_rate)]
@@ -131,7 +148,6 @@ def _results(found: Sequence[Found], folder: Path, how: Bringing) -> Iterator[Br
                 journal.add(key, done[key])
                 bar.update()
             yield done[key]
-    journal.path.unlink(missing_ok=True)
 
 
 def _fresh(found: Sequence[Found], places: Sequence[Path], how: Bringing) -> Iterator[Brought | Rejected]:
@@ -143,11 +159,6 @@ def _fresh(found: Sequence[Found], places: Sequence[Path], how: Bringing) -> Ite
     # Spawned, not forked: the parent may hold threads of torch by now. The workers import nothing heavy.
     with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
         yield from pool.map(do, found, places, chunksize=_CHUNK)
-
-
-def cores() -> int:
-    """That this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 class Journal:
@@ -220,7 +231,7 @@ def _turns(utterance: Utterance, there: dict[str, Utterance]) -> tuple[Utterance
     """The turns right before it that were brought in, into the same set and split: a dialogue with a hole begins after it."""
     turns: list[Utterance] = []
     for turn in reversed(utterance.context):
-        if (known := there.get(turn.id.replace("/", "-"))) is None:
+        if (known := there.get(filed(turn.id))) is None:
             break
         turns.insert(0, known)
     return tuple(turns)

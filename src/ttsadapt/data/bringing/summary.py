@@ -6,7 +6,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Any
 
-from ttsadapt.data.bringing_in import REJECTED
+from ttsadapt.data.bringing.engine import REJECTED
 from ttsadapt.data.found import Rejected
 from ttsadapt.text_table import aligned
 

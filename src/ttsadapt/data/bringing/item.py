@@ -10,10 +10,10 @@ import soundfile
 from numpy.typing import NDArray
 
 from ttsadapt.data import espeak
-from ttsadapt.data.bringing import Bringing
+from ttsadapt.data.bringing.loudness import Samples, loudness
+from ttsadapt.data.bringing.settings import Bringing
 from ttsadapt.data.found import Found, Rejected
-from ttsadapt.data.loudness import Samples, loudness
-from ttsadapt.data.pcm import resample
+from ttsadapt.data.pcm import resample, write_wav
 from ttsadapt.data.utterance import Phone
 from ttsadapt.errors import UserError
 from ttsadapt.text.phones import phonemize
@@ -24,6 +24,8 @@ _FULL = 0.999
 """magnitude of a sample that counts as clipped"""
 _FRAME = 0.02
 """seconds over which the level is taken for trimming"""
+_TRIMMED = 10
+"""times the longest recording wanted: what is longer is not looked at for the silence that trimming would take off"""
 _STEP = 1 / 32768
 """of 16-bit audio: a mean below it is none"""
 
@@ -47,7 +49,7 @@ def bring(one: Found, path: Path, how: Bringing) -> Brought | Rejected:
     """Write it to `path`. It may be there in part, from a process that was killed."""
     try:
         _speakable(one)
-        samples, rate = read(one)
+        samples, rate = read(one, how)
         return _written(treated(samples, rate, one, how), path, how.sample_rate)
     except Refused as refused:
         kind, told = refused.args
@@ -71,8 +73,11 @@ def _speakable(one: Found) -> None:
         raise Refused("unspeakable text", str(error)) from error
 
 
-def read(one: Found) -> tuple[NDArray[np.float32], int]:
-    """(samples, channels) of its part of the file, and their rate. Refused when it cannot be read or holds nothing of use."""
+def read(one: Found, how: Bringing) -> tuple[NDArray[np.float32], int]:
+    """(samples, channels) of its part of the file, and their rate. Refused when it cannot be read or holds nothing of use.
+
+    What trimming cannot make short enough is refused by its header: two hours are not decoded to be thrown away.
+    """
     path = one.utterance.audio
     if not path.is_file():
         raise Refused("missing file", f"no recording {path}: put it back, or correct its path")
@@ -81,8 +86,11 @@ def read(one: Found) -> tuple[NDArray[np.float32], int]:
             rate, start = file.samplerate, round(one.start * file.samplerate)
             if start and start >= file.frames:
                 raise Refused("empty", f"{path} lasts {file.frames / rate:.3f} s but the recording starts at {one.start:.3f} s: correct it")
+            count = (file.frames if one.end is None else min(round(one.end * rate), file.frames)) - start
+            if how.longest is not None and count / rate > how.longest * (1 if how.trim is None else _TRIMMED) + _FRAME:
+                raise _too_long(path, count / rate, how.longest)
             file.seek(start)
-            audio = file.read(-1 if one.end is None else max(round(one.end * rate) - start, 0), dtype="float32", always_2d=True)
+            audio = file.read(-1 if one.end is None else max(count, 0), dtype="float32", always_2d=True)
     except (soundfile.LibsndfileError, OSError, ValueError) as error:
         told = " ".join(str(error).split())
         raise Refused("unreadable", f"cannot read {path} as audio ({told}): replace it as wav or flac, or remove it") from error
@@ -119,9 +127,12 @@ def _long_enough(samples: Samples, name: Path, how: Bringing) -> Samples:
     if seconds < how.shortest:
         raise Refused("too short", f"{name}: {seconds:.2f} s of it are left: remove it, or lower data.bring.shortest={how.shortest:g}")
     if how.longest is not None and seconds > how.longest:
-        told = f"{name} lasts {seconds:.1f} s: cut it with data/bring/segments, or raise data.bring.longest={how.longest:g}"
-        raise Refused("too long", told)
+        raise _too_long(name, seconds, how.longest)
     return samples
+
+
+def _too_long(name: Path, seconds: float, longest: float) -> Refused:
+    return Refused("too long", f"{name} lasts {seconds:.1f} s: cut it with data/bring/segments, or raise data.bring.longest={longest:g}")
 
 
 def ends(samples: Samples, rate: int, below: float, margin: float) -> tuple[int, int]:
@@ -146,10 +157,8 @@ def _levelled(samples: Samples, how: Bringing) -> Samples:
 def _written(made: tuple[Samples, float], path: Path, rate: int) -> Brought:
     """16 bits; what was read from 16 bits and not changed is written as it was."""
     samples, start = made
-    pcm = np.clip(np.round(samples * 32768), -32768, 32767).astype("<i2")
-    with open(path, "wb") as file:  # our own handle: a full disk is then an OSError with its number
-        soundfile.write(file, pcm, rate, format="WAV", subtype="PCM_16")
-    state = hashlib.blake2b(f"{rate} ".encode() + pcm.tobytes(), digest_size=16)
+    pcm = write_wav(path, samples, rate)
+    state = hashlib.blake2b(f"{rate} ".encode() + pcm.astype("<i2").tobytes(), digest_size=16)
     return Brought(len(pcm) / rate, state.hexdigest(), start)
 
 

@@ -29,7 +29,7 @@ from ttsadapt.metrics.available import assembled
 from ttsadapt.provenance import Stopwatch, provenance
 from ttsadapt.scoring import judge_needs, score_run
 from ttsadapt.strategies.base import Mix, Strategy, Study, generator
-from ttsadapt.trainer import build_loggers, build_trainer
+from ttsadapt.trainer import build_loggers, build_trainer, device_of
 
 
 def is_main() -> bool:
@@ -106,7 +106,8 @@ def _train(cfg: DictConfig, folder: Path) -> float | None:
         chosen = choose(cfg, learner, checkpoints)
         _keep(learner, assembly, folder)
     # The training graph is gone: what follows looks at the tuned model only.
-    learner.eval().to("cpu" if trainer is None else trainer.strategy.root_device)
+    wanted = cfg.trainer
+    learner.eval().to(device_of(wanted.accelerator, wanted.devices) if trainer is None else trainer.strategy.root_device)
     untuned = Run(untuned_config(cfg), first=assembly.needs()) if claims and assembly.pretrained and metrics else None
     scored = score_run(assembly, learner, metrics, folder, untuned)
     summary = summarise(cfg, learner, stopwatch) | chosen | scored

@@ -7,7 +7,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
@@ -24,6 +23,7 @@ from ttsadapt.metrics.base import UtteranceMetric
 from ttsadapt.metrics.subset import subset
 from ttsadapt.scoring import judge_needs
 from ttsadapt.speaking import speak
+from ttsadapt.trainer import device_of
 
 COLUMNS = ("set", "setting", "default", "seed", "utterance", "metric", "value", "unit", "better", "model", "version", "text", "weight")
 RECORDINGS = "recordings"
@@ -39,7 +39,7 @@ def sweep(cfg: DictConfig, folder: Path, asked: Sequence[str]) -> None:
     grid = {name: value if isinstance(value, list) else [value] for name, value in _given(cfg).items()}
     if not grid:
         raise ConfigError("decoding has no value: give what is to be compared, such as decoding.temperature=0.6,0.8,1.0")
-    assembly, learner = restored(folder)
+    assembly, learner = restored(folder, device_of(cfg.trainer.accelerator, cfg.trainer.devices))
     for setting in combinations(grid):
         refuse_settings(learner.backbone, setting)
     if any(o.startswith("evaluation.") for o in asked):
@@ -50,7 +50,6 @@ def sweep(cfg: DictConfig, folder: Path, asked: Sequence[str]) -> None:
     if not metrics:
         raise ConfigError("metric=[] compares nothing: name metrics, such as metric=[mcd,f0]")
     ensure(*judge_needs(assembly, metrics))
-    learner.to(_device(cfg.trainer.accelerator))
     Sweep(assembly, learner.backbone, metrics, cfg.sentences, cfg.limit, folder).run(combinations(grid), cfg.seeds)
     from ttsadapt.reports.decoding import report
 
@@ -65,10 +64,6 @@ def _given(cfg: DictConfig) -> dict[str, Any]:
 def combinations(grid: Mapping[str, Sequence[float]]) -> list[Setting]:
     """Every value with every other."""
     return [dict(zip(grid, values)) for values in product(*grid.values())]
-
-
-def _device(accelerator: str) -> str:
-    return "cuda" if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available() else "cpu"
 
 
 class Sweep:

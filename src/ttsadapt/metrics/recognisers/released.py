@@ -66,5 +66,6 @@ def opened(path: str) -> Any:
     folder = str(located(path))
     whole = type(hf.AutoConfig.from_pretrained(folder, local_files_only=True)) in hf.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING
     model = loaded(hf.AutoModelForSpeechSeq2Seq if whole else hf.AutoModelForCTC, path)
-    words, features = (kind.from_pretrained(folder, local_files_only=True) for kind in (hf.AutoTokenizer, hf.AutoFeatureExtractor))
-    return hf.AutomaticSpeechRecognitionPipeline(model, tokenizer=words, feature_extractor=features, device="cpu")
+    words: Any = hf.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    features: Any = hf.AutoFeatureExtractor.from_pretrained(folder, local_files_only=True)
+    return hf.AutomaticSpeechRecognitionPipeline(model, tokenizer=words, feature_extractor=features, device=torch.device("cpu"))

@@ -15,7 +15,7 @@ from safetensors.torch import save
 from ttsadapt.artifacts import ensure
 from ttsadapt.assembly import Assembly, Run, run_lock
 from ttsadapt.callbacks.samples import Samples
-from ttsadapt.choice import checkpoints_of, choose, direction, listen, listeners, refuse_unknown_monitor
+from ttsadapt.choice import checkpoints_of, choose, direction, listen, listeners, refuse_best_of_none, refuse_unknown_monitor
 from ttsadapt.config.base import untuned_config
 from ttsadapt.config.identity import code_hash, run_folder, run_id, status
 from ttsadapt.data.features import FeatureSet
@@ -79,6 +79,8 @@ def _train(cfg: DictConfig, folder: Path) -> float | None:
     metrics = assembled(cfg.metric)
     ears = listeners(cfg) if cfg.strategy else {}
     ensure(*assembly.corpora)  # what follows reads them
+    if cfg.strategy:
+        refuse_best_of_none(cfg, ears, valid_sets(assembly))
     ensure(*assembly.needs(), *judge_needs(assembly, metrics), *judge_needs(assembly, ears))
     learner, claims = build_learner(assembly)
     if claims and not assembly.pretrained and set(cfg.strategy) != {"full"} and is_main():

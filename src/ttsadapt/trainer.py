@@ -41,7 +41,7 @@ def build_trainer(
 
 
 def device_of(accelerator: str, devices: Any = 1) -> torch.device:
-    """Where Lightning would train with these words of a config; of several devices the first. ConfigError when there is no such thing here."""
+    """Where Lightning would train with these words of a config, on the first of several devices. ConfigError when it is not here."""
     from lightning.fabric import Fabric
     from lightning.fabric.utilities.exceptions import MisconfigurationException
 

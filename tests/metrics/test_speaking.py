@@ -26,14 +26,13 @@ class Humming(nn.Module):
     """Says a second for each word, at most two, of a loudness that its seed decides; it takes a hundredth of a second for each."""
 
     sample_rate = 16000
-    knobs = {"loudness": Knob("loudness")}
     stream = Backbone.stream
 
     def __init__(self):
         super().__init__()
         self.level = nn.Parameter(torch.tensor(0.1))
         self.frontend = self
-        self.asked, self.loudness = 0, 1.0
+        self.asked, self.loudness, self.knobs = 0, 1.0, {"loudness": Knob("loudness")}
 
     def request(self, utterance):
         return Request(utterance.id, tuple(utterance.text.split()), torch.zeros(1))

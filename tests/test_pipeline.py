@@ -16,7 +16,7 @@ import torch
 from ttsadapt.config.identity import run_folder, run_id
 
 COLUMNS = {"set", "utterance", "metric", "value", "unit", "better", "model", "version", "speaker", "emotion", "text", "weight"}
-COLUMNS |= {"seed", "why"}
+COLUMNS |= {"seed", "why", "share"}
 
 
 def start(mini, *overrides, **kw):
@@ -108,6 +108,24 @@ def test_more_metrics_for_a_finished_run_leave_its_others(done, mini, capsys):
     assert after["gain"]["mcd"] == before["gain"]["mcd"]
     said = capsys.readouterr().out
     assert str(folder) in said and "report study=done" in said
+
+
+def test_a_base_that_another_judge_has_scored_is_scored_again(done):
+    """As when the recogniser came to the machine after the base was scored; its clips are there, nothing is spoken for it."""
+    from ttsadapt.config.base import untuned_config
+    from ttsadapt.finished import evaluate
+    from ttsadapt.metrics.rows import read_scores, write_scores
+
+    cfg, folder = done
+    base = run_folder(untuned_config(cfg)) / "scores.csv"
+    before, scores = json.loads((folder / "summary.json").read_text()), read_scores(base)
+    write_scores(base, [r | {"version": "0", "value": 1.0} if r["metric"] == "mcd" else r for r in scores])
+    evaluate(cfg, folder, [])
+    after = json.loads((folder / "summary.json").read_text())
+    assert after["gain"]["mcd"] == before["gain"]["mcd"] and after["forgetting"]["mcd"] == before["forgetting"]["mcd"]
+    assert after["unpaired"] == {"gain": {}, "forgetting": {}}
+    values = [{(r["set"], r["utterance"]): r["value"] for r in some if r["metric"] == "mcd"} for some in (read_scores(base), scores)]
+    assert values[0] == values[1]
 
 
 def test_a_combination_that_trains_nothing_leaves_nothing_behind(mini):

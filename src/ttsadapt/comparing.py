@@ -10,9 +10,10 @@ from omegaconf import DictConfig, OmegaConf
 from ttsadapt.config.finding import find
 from ttsadapt.config.nearest import hint
 from ttsadapt.errors import ConfigError, UserError
-from ttsadapt.evaluation import RECORDED, Row, Table, goodness, read_scores, tabled
 from ttsadapt.files import read_json, write_json
-from ttsadapt.metrics.intervals import grouped
+from ttsadapt.metrics.intervals import share_above
+from ttsadapt.metrics.rows import RECORDED, Row, Table, change, group_of, other_judge, read_scores, tabled
+from ttsadapt.text_table import aligned
 
 
 def compare(cfg: DictConfig) -> None:
@@ -42,64 +43,57 @@ def compared(first: Table, second: Table, name: str, asked: Sequence[str], draws
     found = {}
     for metric in asked or both:
         one, other = first[name][metric], second[name][metric]
-        same_judge(metric, one, other, runs)
+        if why := other_judge(one.values(), other.values(), (runs[0], runs[1])):
+            how = f"score both with the same one (ttsadapt evaluate run=... metric=[{metric}]), or leave {metric} out of metric=[...]"
+            raise UserError(f"{metric} was {why}: {how}")
+        same_sentences(metric, one, other, runs)
         row = next(iter(one.values()))
-        ideals = [table.get(f"recordings/{name}", {}).get(metric, {}) for table in (first, second)]
-        about = {key: row[key] for key in ("unit", "better", "model", "version")}
-        found[metric] = paired(one, other, ideals, draws) | about
+        found[metric] = paired(one, other, draws) | {key: row[key] for key in ("unit", "better", "model", "version")}
     return found
 
 
-def same_judge(metric: str, one: Mapping[str, Row], other: Mapping[str, Row], runs: Sequence[str]) -> None:
-    """UserError when the two were scored by different judges: a difference would be the judges'."""
-    kinds = [sorted({(r["model"], r["version"]) for r in rows.values()}) for rows in (one, other)]
-    if kinds[0] != kinds[1]:
-        told = [" and ".join(f"{model} {version}".strip() for model, version in kind) for kind in kinds]
-        raise UserError(
-            f"{metric} was judged by {told[0]} in {runs[0]} and by {told[1]} in {runs[1]}: score both with the same one "
-            f"(ttsadapt evaluate run=... metric=[{metric}]), or leave {metric} out of metric=[...]"
-        )
+def same_sentences(metric: str, one: Mapping[str, Row], other: Mapping[str, Row], runs: Sequence[str]) -> None:
+    """ConfigError when an id is not the same text in the same voice in both: there is nothing to pair."""
+    for u in (u for u in one if u in other):
+        said = [" by ".join(repr(str(rows[u][key])) for key in ("text", "speaker")) for rows in (one, other)]
+        if said[0] != said[1]:
+            raise ConfigError(
+                f"runs=[...]: {u} of {metric} is {said[0]} in {runs[0]} and {said[1]} in {runs[1]}: give two runs of one corpus"
+            )
 
 
-def paired(one: Mapping[str, Row], other: Mapping[str, Row], ideals: Sequence[Mapping[str, Row]], draws: int) -> dict[str, Any]:
+def paired(one: Mapping[str, Row], other: Mapping[str, Row], draws: int) -> dict[str, Any]:
     """The means of both, `difference` of the second from the first in the metric's unit with its 95 % interval `low`, `high`, the share
     of draws in which the second is `better`, `n` utterances in `texts`.
 
     What is best near the reference is compared by its distance to the recording.
     """
-    shared = [u for u in one if u in other and np.isfinite([one[u]["value"], other[u]["value"]]).all()]
-    better = one[shared[0]]["better"] if shared else ""
-    sign = 1.0 if better == "higher" else -1.0
-    values = [np.array([sign * goodness(rows[u], ideal.get(u)) for u in shared]) for rows, ideal in zip((one, other), ideals)]
-    known = np.isfinite(values[0]) & np.isfinite(values[1]) if shared else np.zeros(0, bool)
-    n = int(known.sum())
-    if n == 0:
+    known = [u for u in one if u in other and other[u]["weight"] > 0 and np.isfinite(other[u]["goodness"] - one[u]["goodness"])]
+    if not known:
         return {"means": [None, None], "difference": None, "low": None, "high": None, "share_better": None, "n": 0, "texts": 0}
-    weight = np.array([one[u]["weight"] for u in shared], float)[known]
-    texts = np.array([one[u]["text"] for u in shared])[known]
-    change, mass = grouped((values[1] - values[0])[known], weight, texts)
-    pick = np.random.default_rng(0).integers(0, len(change), (draws, len(change)))
-    drawn = (change * mass)[pick].sum(1) / mass[pick].sum(1)
-    low, high = (None, None) if len(change) == 1 else (float(x) for x in np.percentile(drawn, [2.5, 97.5]))
-    wins = float(((sign * drawn) > 0).mean() + 0.5 * (drawn == 0).mean())
+    sign = 1.0 if one[known[0]]["better"] == "higher" else -1.0
+    good = [np.array([rows[u]["goodness"] for u in known]) for rows in (one, other)]
+    weight, texts = [other[u]["weight"] for u in known], [group_of(other[u]) for u in known]
+    gain = change(other, one, draws=draws)  # as a run's gain against its base
+    single = len(set(texts)) == 1
+    low, high = (None, None) if single else sorted((sign * gain.low, sign * gain.high))
     return {
-        "means": [float(np.average(v[known], weights=weight)) for v in values],
-        "difference": float(np.average(change, weights=mass)), "low": low, "high": high,
-        "share_better": wins if len(change) > 1 else None, "n": n, "texts": len(change),
+        "means": [float(sign * np.average(g, weights=weight)) for g in good],
+        "difference": sign * gain.mean, "low": low, "high": high,
+        "share_better": None if single else share_above(good[1] - good[0], weight, texts, draws), "n": gain.n, "texts": len(set(texts)),
     }  # fmt: skip
 
 
 def told(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """The table, a line a metric."""
-    head = f"  {'metric':18} {'first':>9} {'second':>9} {'difference':>11}  {'95 % interval':20} {'better':>7} {'n':>5}  unit"
-    lines = [head]
+    rows = [["  metric", "first", "second", "difference", "95 % interval", "better", "n", "unit"]]
     for metric, f in found.items():
         if f["difference"] is None:
-            lines.append(f"  {metric:18} no utterance has a value in both runs")
+            rows.append([f"  {metric}", "–", "–", "–", "", "–", "0", "no utterance has a value in both runs"])
             continue
         around = "" if f["low"] is None else f"[{f['low']:.3f}, {f['high']:.3f}]"
         share = "–" if f["share_better"] is None else f"{100 * f['share_better']:.1f} %"
         distance = ", distance to the recording" if f["better"] == "near reference" else f", {f['better']} is better"
-        means = " ".join(f"{m:9.3f}" for m in f["means"])
-        lines.append(f"  {metric:18} {means} {f['difference']:+11.3f}  {around:20} {share:>7} {f['n']:>5}  {f['unit']}{distance}")
-    return lines
+        means = [f"{m:.3f}" for m in f["means"]]
+        rows.append([f"  {metric}", *means, f"{f['difference']:+.3f}", around, share, str(f["n"]), f"{f['unit']}{distance}"])
+    return aligned(rows, left=(0, 7))

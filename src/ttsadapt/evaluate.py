@@ -4,18 +4,16 @@ from omegaconf import DictConfig
 
 from ttsadapt.config.app import command
 
-METRIC = ("metric=", "metric.", "metric@", "+metric", "metric/", "~metric")
-"""how an override begins that chooses metrics"""
-
 
 def job(cfg: DictConfig) -> None:
     from hydra.core.hydra_config import HydraConfig
 
     asked = list(HydraConfig.get().overrides.task)
     if cfg.wavs is not None:
+        from ttsadapt.config.overrides import asked_for
         from ttsadapt.wavs import evaluate as evaluate_wavs
 
-        return evaluate_wavs(cfg, any(o.startswith(METRIC) for o in asked))
+        return evaluate_wavs(cfg, bool(asked_for(asked, "metric")))
     from ttsadapt.config.finding import find
 
     folder = find(cfg)

@@ -1,6 +1,5 @@
 """From clips to rows, from rows to intervals: scores.csv, and what summary.json says of it."""
 
-import csv
 import math
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -12,7 +11,6 @@ import soundfile
 import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
-from torchmetrics import MetricCollection
 from tqdm import tqdm
 
 from ttsadapt.artifacts import Artifact, ensure
@@ -20,28 +18,15 @@ from ttsadapt.data import audio as recordings
 from ttsadapt.data.pcm import resample
 from ttsadapt.data.utterance import Utterance
 from ttsadapt.errors import DataError
-from ttsadapt.files import digest, replacing
+from ttsadapt.files import digest
 from ttsadapt.metrics.base import UtteranceMetric
-from ttsadapt.metrics.intervals import Interval, interval, paired_interval
+from ttsadapt.metrics.intervals import Interval, interval
+from ttsadapt.metrics.rows import RECORDED, UNTUNED, Row, Table, change, group_of, other_judge, read_scores, tabled, write_scores
 from ttsadapt.metrics.signal import RATE
 from ttsadapt.metrics.subset import subset
 from ttsadapt.reproducible import reproducible
 
-Row = dict[str, Any]
-"""One utterance x metric: the columns of scores.csv"""
-COLUMNS = (
-    *("set", "utterance", "metric", "value", "unit", "better", "model", "version", "speaker", "emotion", "text", "weight"),
-    *("seed", "why"),
-)
-"""`utterance` is the clip's name, `seed` what it was spoken with ("" for recordings), `why` the reason where `value` is nan"""
 Metrics = Mapping[str, UtteranceMetric]
-RECORDED = ("recordings/", "resynthesis/")
-"""what the names of sets begin with that no model spoke"""
-
-
-def build(metrics: Metrics) -> MetricCollection:
-    """One collection, never grouped: torchmetrics would let metrics of equal states share them."""
-    return MetricCollection(dict(metrics), compute_groups=False)
 
 
 def score_set(
@@ -95,89 +80,39 @@ def spoken(path: Path) -> Tensor:
 
 def _row(name: str, key: str, metric: UtteranceMetric, utterance: Utterance) -> Row:
     about = {"model": metric.model, "version": metric.version, "unit": metric.unit, "better": metric.better, "why": metric.why}
+    about["share"] = "1" if metric.share else ""
     whose = {"speaker": utterance.speaker, "emotion": utterance.emotion, "text": utterance.text}
     value, weight = float(metric.values[-1]), float(metric.weights[-1])
     return {"set": name, "utterance": utterance.id, "metric": key, "value": value, "weight": weight} | about | whose
 
 
-def write_scores(path: Path, rows: Iterable[Row]) -> None:
-    with replacing(path) as temporary, open(temporary, "w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
-
-
-def read_scores(path: Path) -> list[Row]:
-    """Raises DataError when the file is missing or is no scores.csv; rows without a weight count as one each."""
-    if not path.is_file():
-        raise DataError(f"no {path}: run `ttsadapt evaluate` for this run first")
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            return [_read(row) for row in csv.DictReader(file)]
-    except (KeyError, TypeError, ValueError) as error:
-        raise DataError(f"{path} is no table of scores ({error!r}): delete it and run `ttsadapt evaluate` again") from error
-
-
-def _read(row: dict[str, str]) -> Row:
-    known = {"value": float(row["value"]), "weight": float(row.get("weight") or 1)}
-    return row | known | {"seed": row.get("seed") or "", "why": row.get("why") or ""}
-
-
-def utterance_of(row: Row) -> str:
-    """The utterance's id: the clip's name without what tells its seed."""
-    return str(row["utterance"]).removesuffix(f"--s{row['seed']}") if row.get("seed") else str(row["utterance"])
-
-
-Table = dict[str, dict[str, dict[str, Row]]]
-"""Rows by set, metric and utterance id; several seeds of an utterance are one row"""
-
-
-def tabled(rows: Sequence[Row]) -> Table:
-    """Each utterance's mean over its seeds (of those that have a value), in a row that also has their number and standard deviation,
-    `seeds` and `deviation`."""
-    found: dict[str, dict[str, list[Row]]] = {}
-    for row in rows:
-        found.setdefault(row["set"], {}).setdefault(row["metric"], []).append(row)
-    return {s: {m: by_utterance(listed) for m, listed in metrics.items()} for s, metrics in found.items()}
-
-
-def by_utterance(rows: Iterable[Row]) -> dict[str, Row]:
-    """As `tabled`, for rows of one set and one metric."""
-    found: dict[str, list[Row]] = {}
-    for row in rows:
-        found.setdefault(utterance_of(row), []).append(row)
-    return {u: _averaged(u, r) for u, r in found.items()}
-
-
-def _averaged(utterance: str, rows: Sequence[Row]) -> Row:
-    values = [r["value"] for r in rows if math.isfinite(r["value"])]
-    deviation = float(np.std(values, ddof=1)) if len(values) > 1 else math.nan
-    mean = float(np.mean(values)) if values else math.nan
-    return rows[0] | {"utterance": utterance, "value": mean, "seeds": len(rows), "deviation": deviation}
-
-
-def summarise(rows: Sequence[Row]) -> dict[str, Any]:
-    """`sets`, `gain` and `forgetting` of summary.json; unknown numbers are None. Texts are what is drawn anew, seeds are averaged."""
+def summarise(rows: Iterable[Row]) -> dict[str, Any]:
+    """`sets`, `gain`, `forgetting` and `unpaired` of summary.json; unknown numbers are None. Texts are what is drawn anew, seeds are
+    averaged."""
     table = tabled(rows)
     sets = {name: {metric: _mean(scores) for metric, scores in metrics.items()} for name, metrics in table.items()}
-    gain = {m: _plain(improvement(table, "target", m)) for m in table.get("target", {}) if m in table.get("base/target", {})}
-    lost = {m: _plain(improvement(table, "source", m, sign=-1)) for m in table.get("source", {}) if m in table.get("base/source", {})}
-    return {"sets": sets, "gain": gain, "forgetting": lost}
+    gain, without = changes(table, "target")
+    lost, neither = changes(table, "source", sign=-1)
+    return {"sets": sets, "gain": gain, "forgetting": lost, "unpaired": {"gain": without, "forgetting": neither}}
 
 
-def improvement(table: Mapping[str, Mapping[str, Mapping[str, Row]]], name: str, metric: str, sign: int = 1) -> Interval:
-    """Paired change of a set against `base/`, positive = better; with sign -1 positive = worse. `table`: set, metric, utterance."""
-    tuned, base = table[name][metric], table[f"base/{name}"][metric]
-    ideal = table.get(f"recordings/{name}", {}).get(metric, {})
-    both = [u for u in tuned if u in base]
-    after, before = ([goodness(scores[u], ideal.get(u)) for u in both] for scores in (tuned, base))
-    weights, texts = [tuned[u]["weight"] for u in both], [tuned[u]["text"] for u in both]
-    return paired_interval(sign * np.asarray(after), sign * np.asarray(before), weights=weights, groups=texts)
+def changes(table: Table, name: str, sign: int = 1) -> tuple[dict[str, dict[str, Any]], dict[str, str]]:
+    """{metric: paired change of a set against `base/`}, positive = better, with sign -1 positive = worse; {metric: why it has none}."""
+    tuned, base = table.get(name, {}), table.get(f"{UNTUNED}{name}")
+    if base is None:
+        return {}, {}
+    reasons = {
+        metric: why
+        for metric, scores in tuned.items()
+        if (why := other_judge(scores.values(), base.get(metric, {}).values(), ("this run", "the untuned model")))
+    }
+    return {m: _plain(change(scores, base[m], sign)) for m, scores in tuned.items() if m not in reasons}, reasons
 
 
 def told(summary: Mapping[str, Any], folder: Path) -> str:
     """What a finished run says at the end: where it is, and its figures."""
     lines = [f"{summary['name']}: finished in {folder}", *listed(summary.get("sets", {}))]
+    lines += [f"  no {kind} of {metric}: {why}" for kind, found in summary.get("unpaired", {}).items() for metric, why in found.items()]
     if summary.get("sets"):
         lines.append(f"beside its baseline, to look at and listen to: ttsadapt report study={summary['study']}")
     return "\n".join(lines)
@@ -195,13 +130,6 @@ def listed(sets: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
     return [line(name, metric, s) for name, scores in sets.items() for metric, s in scores.items()]
 
 
-def goodness(row: Row, ideal: Row | None) -> float:
-    """The value turned so that more is better; what is best near the reference counts its distance to the recording."""
-    if row["better"] == "near reference":
-        return math.nan if ideal is None else -abs(row["value"] - ideal["value"])
-    return row["value"] if row["better"] == "higher" else -row["value"]
-
-
 def mean_of(scores: Mapping[str, Row]) -> dict[str, Any] | None:
     """Mean, interval, n, unit, better, model and version of rows by utterance; None without any."""
     return _mean(scores) if scores else None
@@ -209,9 +137,8 @@ def mean_of(scores: Mapping[str, Row]) -> dict[str, Any] | None:
 
 def _mean(scores: Mapping[str, Row]) -> dict[str, Any]:
     listed = list(scores.values())
-    hits = listed[0]["unit"] == "%" and listed[0]["better"] == "higher"  # an accuracy: each clip is right or wrong
-    values, weights, texts = ([r[column] for r in listed] for column in ("value", "weight", "text"))
-    found = interval(values, weights=weights, groups=texts, share=hits)
+    values, weights = ([r[column] for r in listed] for column in ("value", "weight"))
+    found = interval(values, weights=weights, groups=[group_of(r) for r in listed], share=any(r.get("share") for r in listed))
     shown = next((r for r in listed if math.isfinite(r["value"])), listed[0])
     about = {key: shown[key] for key in ("unit", "better", "model", "version")}
     return _plain(found) | about | _over_seeds(listed) | _unknown(listed)
@@ -254,16 +181,12 @@ class References(Artifact):
         """`codec_key` names what `resynthesize` ((samples,) at `sample_rate` -> the same) does."""
         self.sets, self.metrics, self.corpus_folder, self.cache = sets, metrics, Path(corpus_folder), Path(cache)
         self.resynthesize, self.sample_rate = resynthesize, sample_rate
-        judged = {key: [m.model, m.limit, self._version(m)] for key, m in metrics.items() if not m.spoken_only}
+        judged = {key: [m.limit, m.identity(self.corpus_folder, self.cache)] for key, m in metrics.items() if not m.spoken_only}
         said = {name: [u.id for u in utterances] for name, utterances in sets.items()}
         self.folder = Path(cache) / "references" / digest([self.corpus_folder.name, codec_key, sample_rate, said, judged])
 
     def needs(self) -> tuple[Artifact, ...]:
         return tuple(need for metric in self.metrics.values() for need in metric.needs(self.corpus_folder, self.cache))
-
-    def _version(self, metric: UtteranceMetric) -> list[str] | str:
-        """Known before a judge is opened: its folder's name."""
-        return [need.folder.name for need in metric.needs(self.corpus_folder, self.cache)] or metric.version
 
     def rows(self) -> list[Row]:
         return read_scores(self.folder / "scores.csv")

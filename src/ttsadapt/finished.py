@@ -21,13 +21,14 @@ from ttsadapt.backbones.knobs import decoding
 from ttsadapt.choice import scored_weights
 from ttsadapt.config.base import untuned_config
 from ttsadapt.config.identity import run_folder
+from ttsadapt.config.overrides import put_onto
 from ttsadapt.data.audio import save
 from ttsadapt.errors import ConfigError, UserError
-from ttsadapt.evaluate import METRIC
-from ttsadapt.evaluation import read_scores, summarise, told, write_scores
+from ttsadapt.evaluation import told
 from ttsadapt.files import read_json, write_json
 from ttsadapt.learner import Learner
 from ttsadapt.metrics.available import assembled
+from ttsadapt.metrics.rows import read_scores
 from ttsadapt.run import build_learner, look
 from ttsadapt.scoring import judge_needs, score_run
 from ttsadapt.trainer import device_of
@@ -81,14 +82,12 @@ def refuse_unmerged(learner: Learner, before: Collection[str]) -> None:
 def evaluate(cfg: DictConfig, folder: Path, asked: Sequence[str]) -> None:
     """Speak and score a run's test sentences again: with its own metrics and sets, or with those that were `asked` for.
 
-    Scores by metrics that were not asked for stay.
+    Scores of sets and by metrics that are not scored again stay.
     """
     before = [] if not (folder / "scores.csv").is_file() else read_scores(folder / "scores.csv")
     assembly, learner = restored(folder, device_of(cfg.trainer.accelerator, cfg.trainer.devices))
-    if any(o.startswith("evaluation.") for o in asked):
-        assembly.cfg.evaluation = cfg.evaluation
-    if any(o.startswith(METRIC) for o in asked):
-        assembly.cfg.metric = cfg.metric
+    for group in ("evaluation", "metric"):
+        put_onto(assembly.cfg, cfg, asked, group)
     metrics = assembled(assembly.cfg.metric)
     if not metrics:
         raise ConfigError(f"metric=[{','.join(assembly.cfg.metric)}]: none of them can be computed on this machine")
@@ -96,11 +95,8 @@ def evaluate(cfg: DictConfig, folder: Path, asked: Sequence[str]) -> None:
     tuned = any(p.requires_grad for p in learner.parameters()) and assembly.pretrained
     untuned = Run(untuned_config(assembly.cfg), first=assembly.needs()) if tuned else None
     summary = read_json(folder / "summary.json")
-    scored = score_run(assembly, learner, metrics, folder, untuned)
-    rows = [r for r in before if r["metric"] not in metrics] + read_scores(folder / "scores.csv")
-    write_scores(folder / "scores.csv", rows)
-    judged = summary.get("judges", {}) | scored["judges"]
-    summary |= scored | summarise(rows) | {"judges": judged}
+    scored = score_run(assembly, learner, metrics, folder, untuned, before)
+    summary |= scored | {"judges": summary.get("judges", {}) | scored["judges"]}
     write_json(folder / "summary.json", summary)
     print(told(summary, folder))
 

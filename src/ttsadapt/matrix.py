@@ -9,18 +9,19 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 
 from ttsadapt.analysis.forgetting import DEFINITIONS, Scores, plain, with_intervals
 from ttsadapt.artifacts import Artifact, ensure
 from ttsadapt.assembly import Assembly
 from ttsadapt.data.utterance import Utterance
 from ttsadapt.errors import DataError
-from ttsadapt.evaluation import Row, by_utterance, goodness, mean_of, read_scores, write_scores
+from ttsadapt.evaluation import mean_of
 from ttsadapt.files import digest, replacing
 from ttsadapt.learner import Learner
 from ttsadapt.metrics.available import assembled
 from ttsadapt.metrics.intervals import Interval, paired_interval
+from ttsadapt.metrics.rows import Row, by_utterance, other_judge, read_scores, write_scores
 from ttsadapt.scoring import sentences, spoken_scores
 from ttsadapt.trainer import device_of
 
@@ -67,6 +68,12 @@ class Task:
         return sentences(self.assembly, self.set)
 
     @cached_property
+    def judged(self) -> list[Any]:
+        """By which judges its sentences are scored now, and how."""
+        corpus, cache = self.assembly.corpus.folder, self.assembly.cache
+        return [[name, metric.limit, metric.identity(corpus, cache)] for name, metric in assembled(self.cfg.metric).items()]
+
+    @cached_property
     def references(self) -> list[Row]:
         """Of the recordings, and of them through the codec, where the stage has scored this set."""
         kinds = (f"recordings/{self.set}", f"resynthesis/{self.set}")
@@ -97,8 +104,7 @@ class Elsewhere(Artifact):
         assert model.folder is not None
         self.model, self.task = model, task
         said = [task.assembly.corpus.folder.name, task.set, [u.id for u in task.sentences]]
-        how = [OmegaConf.to_container(task.cfg.metric, resolve=True), list(task.cfg.evaluation.seeds)]
-        self.folder = model.folder / "elsewhere" / digest([said, how])
+        self.folder = model.folder / "elsewhere" / digest([said, task.judged, list(task.cfg.evaluation.seeds)])
 
     def build(self, folder: Path) -> None:
         trainer = self.model.cfg.trainer
@@ -128,8 +134,8 @@ class Cell:
     rows: list[Row]
     wavs: Path | None
 
-    def of(self, metric: str) -> dict[str, Row]:
-        return by_utterance([r for r in self.rows if r["metric"] == metric])
+    def of(self, metric: str, ideals: Mapping[str, Row] | None = None) -> dict[str, Row]:
+        return by_utterance([r for r in self.rows if r["metric"] == metric], ideals)
 
 
 class Matrix:
@@ -157,20 +163,29 @@ class Matrix:
         return {r["metric"]: r for line in reversed(self.cells) for cell in line for r in cell.rows}
 
     def scores(self, column: int, metric: str) -> Scores:
-        """Of a task, turned so that higher is better."""
-        task, lines = self.tasks[column], [line[column].of(metric) for line in self.cells]
+        """Of a task, turned so that higher is better; NaN where not the judge of the last row has judged."""
+        task = self.tasks[column]
         ideal = by_utterance([r for r in task.references if r["metric"] == metric and r["set"].startswith("recordings/")])
-        rows = lines[-1]
+        lines = [line[column].of(metric, ideal) for line in self.cells]
+        rows, apart = lines[-1], self.apart(column, metric)
         if any(line and line.keys() != rows.keys() for line in lines):
             raise DataError(
                 f"{task.title}: {metric} was not scored on the same sentences after every stage: delete `elsewhere` in the stages' runs"
             )
-        values = [[goodness(line[u], ideal.get(u)) if line else np.nan for u in rows] for line in lines]
+        values = [[line[u]["goodness"] if line and i not in apart else np.nan for u in rows] for i, line in enumerate(lines)]
         weights, texts = ([r[key] for r in rows.values()] for key in ("weight", "text"))
         return Scores(np.array(values).reshape(len(lines), len(rows)), np.array(weights, float), texts)
 
+    def apart(self, column: int, metric: str) -> dict[int, str]:
+        """{row: why it cannot be paired with the last one}"""
+        lines = [line[column].of(metric).values() for line in self.cells]
+        names = [f"{self.tasks[column].title} after {model.title}" for model in self.models]
+        found = {i: other_judge(line, lines[-1], (names[i], names[-1])) for i, line in enumerate(lines) if line}
+        return {i: why for i, why in found.items() if why}
+
     def summary(self) -> dict[str, Any]:
-        """matrix.json: `rows`, `tasks`, `beside`, `metrics` {metric: {unit, better, R, figures, lost}} and `definitions`."""
+        """matrix.json: `rows`, `tasks`, `beside`, `metrics` {metric: {unit, better, R, figures, lost, apart}} and `definitions`. `apart`:
+        what was judged by others than the last row, and is no part of the figures."""
         learnt = [i for i, task in enumerate(self.tasks) if task.learnt]
         beside = [i for i, task in enumerate(self.tasks) if not task.learnt]
         told: dict[str, Any] = {}
@@ -182,6 +197,7 @@ class Matrix:
                 "R": [[mean_of(cell.of(metric)) for cell in line] for line in self.cells],
                 "figures": plain(with_intervals([scores[i] for i in learnt])),
                 "lost": {self.tasks[i].title: plain(lost(scores[i]))["lost"] for i in beside},
+                "apart": [why for i in range(len(self.tasks)) for why in self.apart(i, metric).values()],
             }
         return {
             "rows": [model.title for model in self.models],

@@ -2,7 +2,7 @@
 
 import copy
 import shutil
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,18 +14,27 @@ from ttsadapt.assembly import Assembly, Run
 from ttsadapt.backbones.base import Backbone, to_device
 from ttsadapt.data.features import FeatureSet
 from ttsadapt.data.utterance import Utterance
-from ttsadapt.evaluation import References, Row, read_scores, score_set, summarise, write_scores
-from ttsadapt.files import digest
+from ttsadapt.evaluation import References, score_set, summarise
+from ttsadapt.files import digest, read_json, write_json
 from ttsadapt.learner import Learner
 from ttsadapt.metrics.base import UtteranceMetric
+from ttsadapt.metrics.rows import RECORDED, UNTUNED, Row, judges_of, plain, read_scores, write_scores
 from ttsadapt.metrics.subset import subset
 from ttsadapt.speaking import clock, refuse_seeds, speak
 
 
 def score_run(
-    assembly: Assembly, learner: Learner, metrics: Mapping[str, UtteranceMetric], folder: Path, untuned: Run | None
+    assembly: Assembly,
+    learner: Learner,
+    metrics: Mapping[str, UtteranceMetric],
+    folder: Path,
+    untuned: Run | None,
+    before: Sequence[Row] = (),
 ) -> dict[str, Any]:
-    """Writes wavs/ and scores.csv; gives `sets`, `gain`, `forgetting`, `judges` and `kl` of summary.json."""
+    """Writes wavs/ and scores.csv; gives `sets`, `gain`, `forgetting`, `unpaired`, `judges` and `kl` of summary.json.
+
+    `before`: rows that stay where their set is not scored again by their metric.
+    """
     if not metrics:
         return {}
     rows: list[Row] = []
@@ -37,8 +46,8 @@ def score_run(
     rows += references.rows()
     _keep_recordings(assembly, references, folder / "wavs")
     if untuned:
-        floor = [r for r in read_scores(untuned.folder / "scores.csv") if "/" not in r["set"]]
-        rows += [r | {"set": f"base/{r['set']}"} for r in floor]
+        rows += [r | {"set": f"{UNTUNED}{r['set']}"} for r in floor(assembly, untuned, metrics, rows)]
+    rows = replaced(before, rows)
     write_scores(folder / "scores.csv", rows)
     return summarise(rows) | {"judges": judges(metrics), "kl": drift(assembly, learner)}
 
@@ -59,8 +68,7 @@ def spoken_scores(
     """
     refuse_seeds(seeds)
     rows: list[Row] = []
-    for seed in seeds:
-        suffix = "" if seed == seeds[0] else f"--s{seed}"
+    for seed, suffix in suffixes(seeds).items():
         audio = speak(backbone, utterances, folder, title or name, seed, suffix)
         if not suffix:
             timed = {u.id: u for m in metrics.values() if m.timed for u in subset(utterances, m.limit)}
@@ -68,6 +76,56 @@ def spoken_scores(
                 clock(backbone, list(timed.values()), folder, seed)
         asked = {key: m for key, m in metrics.items() if not (suffix and m.timed)}
         rows += score_set(asked, name, audio, utterances, assembly.corpus.folder, assembly.cache, seed=seed, suffix=suffix)
+    return rows
+
+
+def suffixes(seeds: Sequence[int]) -> dict[int, str]:
+    """{seed: what the names of its clips have after the utterance's id}"""
+    return {seed: "" if seed == seeds[0] else f"--s{seed}" for seed in seeds}
+
+
+def replaced(before: Iterable[Row], rows: Sequence[Row]) -> list[Row]:
+    """The `rows`, behind those of other sets and metrics."""
+    again = {(r["set"], r["metric"]) for r in rows}
+    return [*(r for r in before if (r["set"], r["metric"]) not in again), *rows]
+
+
+def floor(assembly: Assembly, untuned: Run, metrics: Mapping[str, UtteranceMetric], rows: Sequence[Row]) -> list[Row]:
+    """Scores of the untuned model by the judges that gave the tuned one's `rows`.
+
+    A judge may have come to the machine since the untuned model was scored, or have gone: then its clips, which lie in its run's
+    folder, are scored again, and its run keeps that, with the ceiling's `rows` by the same judge.
+    """
+    path = untuned.folder / "scores.csv"
+    with untuned.lock:
+        known, fresh = read_scores(path), list[Row]()
+        for name in assembly.cfg.evaluation.sets:
+            stale = {m: metric for m, metric in metrics.items() if not metric.spoken_only and _judged_otherwise(name, m, rows, known)}
+            fresh += _again(assembly, name, untuned.folder / "wavs" / name, stale)
+        if fresh:
+            scored = {(r["set"], r["metric"]) for r in fresh}
+            ideals = [r for r in rows if r["set"].startswith(RECORDED) and (plain(r["set"]), r["metric"]) in scored]
+            known = replaced(known, [*fresh, *ideals])
+            summary = read_json(untuned.folder / "summary.json")
+            judged = {"judges": summary.get("judges", {}) | judges(metrics)}
+            write_json(untuned.folder / "summary.json", summary | summarise(known) | judged)  # before the rows, which say that it is done
+            write_scores(path, known)
+    return [r for r in known if "/" not in r["set"]]
+
+
+def _judged_otherwise(name: str, metric: str, rows: Sequence[Row], known: Sequence[Row]) -> bool:
+    ours, theirs = ([r for r in some if (r["set"], r["metric"]) == (name, metric)] for some in (rows, known))
+    return judges_of(ours) != judges_of(theirs)
+
+
+def _again(assembly: Assembly, name: str, folder: Path, metrics: Mapping[str, UtteranceMetric]) -> list[Row]:
+    """Score a set's clips in `folder` without speaking; [] when they are not all there."""
+    utterances, rows = sentences(assembly, name), list[Row]()
+    for seed, suffix in suffixes(list(assembly.cfg.evaluation.seeds)).items():
+        audio = {u.id: folder / f"{u.id}{suffix}.wav" for u in utterances}
+        if not metrics or not all(path.is_file() for path in audio.values()):
+            return []
+        rows += score_set(metrics, name, audio, utterances, assembly.corpus.folder, assembly.cache, seed=seed, suffix=suffix)
     return rows
 
 

@@ -13,10 +13,11 @@ from ttsadapt.config.base import untuned_config
 from ttsadapt.config.identity import code_hash, run_folder, run_id, status
 from ttsadapt.config.stages import stage_configs, titles
 from ttsadapt.errors import ConfigError, UserError
-from ttsadapt.evaluation import Row, summarise, told, utterance_of, write_scores
+from ttsadapt.evaluation import summarise, told
 from ttsadapt.files import read_json, write_json, write_text
 from ttsadapt.finished import refuse_unmerged
 from ttsadapt.matrix import UNTUNED, Cell, Matrix, Model, Task, columns
+from ttsadapt.metrics.rows import Row, utterance_of, write_scores
 from ttsadapt.run import build_learner, name_of, refuse_idle
 from ttsadapt.scoring import link
 
@@ -103,7 +104,10 @@ def score(stages: Sequence[DictConfig], called: Sequence[str], folder: Path) -> 
     rows = _rows(matrix, folder / "wavs")
     write_scores(folder / "scores.csv", rows)
     judges = {k: v for run in runs for k, v in (read_json(run / "summary.json").get("judges") or {}).items()}
-    return summarise(rows) | {"judges": judges, "figures": {m: f["figures"] | {"lost": f["lost"]} for m, f in found["metrics"].items()}}
+    summary = summarise(rows)
+    if apart := {m: "; ".join(f["apart"]) for m, f in found["metrics"].items() if f["apart"]}:
+        summary["unpaired"]["figure"] = apart
+    return summary | {"judges": judges, "figures": {m: f["figures"] | {"lost": f["lost"]} for m, f in found["metrics"].items()}}
 
 
 def _untuned(first: DictConfig) -> Model:

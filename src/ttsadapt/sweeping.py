@@ -14,12 +14,14 @@ from ttsadapt.artifacts import ensure
 from ttsadapt.assembly import Assembly
 from ttsadapt.backbones.base import Backbone
 from ttsadapt.backbones.knobs import decoding, refuse_settings, settings
+from ttsadapt.config.overrides import put_onto
 from ttsadapt.errors import ConfigError
-from ttsadapt.evaluation import Row, score_set
+from ttsadapt.evaluation import score_set
 from ttsadapt.files import digest, replacing
 from ttsadapt.finished import restored
 from ttsadapt.metrics.available import assembled
 from ttsadapt.metrics.base import UtteranceMetric
+from ttsadapt.metrics.rows import Row
 from ttsadapt.metrics.sidecar import facts
 from ttsadapt.metrics.subset import subset
 from ttsadapt.reports.decoded import RECORDINGS
@@ -27,7 +29,9 @@ from ttsadapt.scoring import judge_needs
 from ttsadapt.speaking import clock, refuse_seeds, speak
 from ttsadapt.trainer import device_of
 
-COLUMNS = ("set", "setting", "default", "seed", "utterance", "metric", "value", "unit", "better", "model", "version", "text", "weight")
+COLUMNS = (
+    *("set", "setting", "default", "seed", "utterance", "metric", "value", "unit", "better", "model", "version", "text", "weight", "share"),
+)
 Setting = dict[str, float]
 
 
@@ -42,10 +46,8 @@ def sweep(cfg: DictConfig, folder: Path, asked: Sequence[str]) -> None:
     assembly, learner = restored(folder, device_of(cfg.trainer.accelerator, cfg.trainer.devices))
     for setting in combinations(grid):
         refuse_settings(learner.backbone, setting)
-    if any(o.startswith("evaluation.") for o in asked):
-        assembly.cfg.evaluation = cfg.evaluation
-    if any(o.startswith(("metric=", "metric.", "metric@", "+metric")) for o in asked):
-        assembly.cfg.metric = cfg.metric
+    for group in ("evaluation", "metric"):
+        put_onto(assembly.cfg, cfg, asked, group)
     refuse_seeds(assembly.cfg.evaluation.seeds)
     if not assembly.cfg.metric:
         raise ConfigError("metric=[] compares nothing: name metrics, such as metric=[mcd,f0]")

@@ -15,11 +15,12 @@ from ttsadapt.data.found import Rejected
 from ttsadapt.data.recordings import AUDIO, TRANSCRIPT, Recordings
 from ttsadapt.data.utterance import Utterance
 from ttsadapt.errors import ConfigError, DataError
-from ttsadapt.evaluation import listed, score_set, summarise, write_scores
+from ttsadapt.evaluation import listed, score_set, summarise
 from ttsadapt.files import write_json
 from ttsadapt.metrics import sidecar
 from ttsadapt.metrics.available import assembled
 from ttsadapt.metrics.base import UtteranceMetric
+from ttsadapt.metrics.rows import write_scores
 from ttsadapt.scoring import judges
 
 NEEDS_NOTHING = ("dnsmos", "wada_snr", "pauses", "energy_range", "f0_variation", "silence", "clipping")
@@ -50,8 +51,7 @@ def evaluate(cfg: DictConfig, asked: bool = True) -> None:
     place = Path(cfg.wavs).expanduser()
     out = Path(cfg.scores_to).expanduser() if cfg.scores_to else place.parent if place.is_file() else place
     out.mkdir(parents=True, exist_ok=True)
-    apart = [row | {"text": row["text"] or row["utterance"]} for row in rows]  # intervals draw texts anew
-    summary: dict[str, Any] = {"wavs": str(cfg.wavs), "sets": summarise(apart)["sets"], "judges": judges(metrics)}
+    summary: dict[str, Any] = {"wavs": str(cfg.wavs), "sets": summarise(rows)["sets"], "judges": judges(metrics)}
     write_scores(out / "scores.csv", rows)
     write_json(out / "scores.json", summary)
     print("\n".join([*listed(summary["sets"]), f"written to {out}: scores.csv, scores.json"]))

@@ -12,7 +12,7 @@ from reports.fabricate import study
 from ttsadapt.config.base import composed
 from ttsadapt.config.schema import check
 from ttsadapt.listening.checksum import checksum, sheet_of
-from ttsadapt.listening.key import Key, KeyTrial, read_key
+from ttsadapt.listening.key import Key, KeyTrial, read_keys
 
 LABELS = ["recordings", "resynthesis", "base", "full", "lora"]
 SECONDS = 0.45
@@ -87,4 +87,4 @@ def hand_in(folder: Path, sessions: dict[str, dict]) -> Path:
 
 
 def key_of(study_folder: Path, name: str) -> Key:
-    return read_key(study_folder / "listening" / name / "key.json")
+    return read_keys(study_folder / "listening" / name)[0]

@@ -1,6 +1,7 @@
 """Whole sessions in headless Chromium: hear, answer, reload in the middle, finish, save; then the file is read back."""
 
 import json
+import re
 import time
 from collections.abc import Iterator
 from http.server import BaseHTTPRequestHandler, HTTPServer
@@ -192,6 +193,71 @@ def test_narrow_windows_and_both_themes(browser, heard, scheme):
     assert browser.run("document.documentElement.scrollWidth") <= 380
     dark = browser.run("getComputedStyle(document.body).backgroundColor.match(/[0-9]+/)[0] < 128")
     assert dark == (scheme == "dark")
+    browser.call("Emulation.clearDeviceMetricsOverride")
+
+
+def kept_as(browser: Browser, page: Path, **state) -> None:
+    """Opens the page as listener 1 who has come so far."""
+    known = {"listener": "1", "practised": [], "done": [], "questions": {}, "started": "x", "instructed": True} | state
+    slot = "'ttsadapt.listening.' + JSON.parse(document.getElementById('data').textContent).id"
+    browser.open(page)
+    browser.run(f"localStorage.clear(); localStorage.setItem({slot}, {json.dumps(json.dumps(known))})")
+    browser.open(page)
+
+
+def test_a_clip_heard_again_ends_with_its_screen(browser, heard):
+    kept_as(browser, heard / "listening" / "mos" / "mos.html", stage="main")
+    browser.run("window.played = []; HTMLMediaElement.prototype.play = ((own) => function () { played.push(this); return own.call(this); })"
+                "(HTMLMediaElement.prototype.play)")  # fmt: skip
+    hear_all(browser, ENABLED)
+    browser.run("HTMLMediaElement.prototype.pause = ((own) => function () { this.stopped = true; own.call(this); })"
+                "(HTMLMediaElement.prototype.pause); document.querySelector('.player').click()")  # fmt: skip
+    browser.run("played[0].stopped = false; document.querySelector('.answer input').click()")
+    click(browser, "Next")
+    assert browser.run("played[0].stopped") and browser.run("document.querySelector('.answer input').disabled")
+
+
+def test_of_two_tabs_the_one_used_last_goes_on(browser, heard):
+    page = heard / "listening" / "mos" / "mos.html"
+    kept_as(browser, page, stage="main")
+    first, browser.session = browser.session, None
+    target = browser.call("Target.createTarget", url=page.as_uri())["targetId"]
+    browser.session = browser.call("Target.attachToTarget", targetId=target, flatten=True)["sessionId"]
+    until(browser, "!!document.querySelector('.answer')")
+    answer(browser, 0)
+    browser.session = first
+    until(browser, "document.body.innerText.includes('open twice')")
+    assert browser.run("document.querySelector('.answer')") is None
+    click(browser, "Go on here")
+    until(browser, "document.getElementById('where').textContent.startsWith('2 of')")
+    browser.session = None
+    browser.call("Target.closeTarget", targetId=target)
+    browser.session = first
+
+
+def test_where_nothing_can_be_kept_it_is_said(browser, heard):
+    kept_as(browser, heard / "listening" / "mos" / "mos.html", stage="main")
+    leaving = "(() => { const e = new Event('beforeunload', { cancelable: true }); dispatchEvent(e); return e.defaultPrevented; })()"
+    assert not browser.run(leaving)
+    browser.run("window.own = Storage.prototype.setItem; "
+                "Storage.prototype.setItem = () => { throw new DOMException('full', 'QuotaExceededError'); }")  # fmt: skip
+    answer(browser, 1)
+    assert "keeps nothing" in browser.run("document.body.innerText") and browser.run(leaving)
+    browser.run("Storage.prototype.setItem = own")
+    answer(browser, 1)
+    assert browser.run("document.getElementById('where').textContent").startswith("3 of") and not browser.run(leaving)
+
+
+def test_clips_that_cannot_be_played_and_texts_without_an_end(browser, heard, tmp_path):
+    source = (heard / "listening" / "mos" / "mos.html").read_text(encoding="utf-8")
+    broken = tmp_path / "broken.html"
+    text = re.sub(r'("audio":\{.*?\})', lambda m: re.sub(r':"[^"]*"', ':"AAAA"', m.group()), source)
+    broken.write_text(re.sub(r'("text":")[^"]+', r"\1" + "Donaudampfschiff" * 30, text).replace("Excellent", "m" * 200), encoding="utf-8")
+    browser.call("Emulation.setDeviceMetricsOverride", width=390, height=800, deviceScaleFactor=1, mobile=True)
+    kept_as(browser, broken, stage="main", listener="w" * 60)
+    until(browser, "!!document.querySelector('.unplayable')")
+    assert browser.run("document.querySelector('.answer input').disabled")
+    assert browser.run("document.documentElement.scrollWidth") <= 390
     browser.call("Emulation.clearDeviceMetricsOverride")
 
 

@@ -102,7 +102,7 @@ def test_closed_vocabulary(corpus, cache, tmp_path, spelt):
     assert metric.score(torch.from_numpy(voice(100.0, right)), RATE, spoken) == 0
     assert metric.score(torch.zeros(RATE), RATE, spoken) == 100
     assert isinstance(metric.score(torch.zeros(RATE), RATE, said(tmp_path, "v", voice(100.0), text="zebra")), Unknown)
-    assert "closed vocabulary" in metric.model and "lower-case words" in metric.model and metric.version == lexicon.version
+    assert "closed vocabulary" in metric.model and "lower-case words" in metric.model and metric.revision == lexicon.version
     terms = TermAccuracy(judge, None, [right, "uuu"], None)
     both = said(tmp_path, "b", voice(100.0, right), text=f"{right} uuu")
     assert terms.score(torch.from_numpy(voice(100.0, right)), RATE, both) == 50

@@ -10,8 +10,8 @@ from omegaconf import OmegaConf
 from ttsadapt.comparing import compare, compared, paired
 from ttsadapt.config.schema import check
 from ttsadapt.errors import ConfigError, UserError
-from ttsadapt.evaluation import tabled, write_scores
 from ttsadapt.files import write_json
+from ttsadapt.metrics.rows import by_utterance, tabled, write_scores
 
 
 def row(set_, utterance, value, metric="wer", better="lower", seed="0", version="1", text=None, weight=1.0):
@@ -65,11 +65,11 @@ def test_the_better_run_is_told_with_its_interval(tmp_path, capsys):
 def test_swapped_runs_swap_everything():
     first, second = ([row("target", f"u{i}", v) for i, v in enumerate(side)] for side in values(-0.3, noise=3.0))
     one, other = (tabled(rows)["target"]["wer"] for rows in (first, second))
-    there, back = paired(one, other, [{}, {}], 800), paired(other, one, [{}, {}], 800)
+    there, back = paired(one, other, 800), paired(other, one, 800)
     assert there["difference"] == pytest.approx(-back["difference"])
     assert there["share_better"] == pytest.approx(1 - back["share_better"])
     assert [there["low"], there["high"]] == pytest.approx([-back["high"], -back["low"]])
-    same = paired(one, one, [{}, {}], 100)
+    same = paired(one, one, 100)
     assert same["difference"] == 0 and same["share_better"] == 0.5
 
 
@@ -77,15 +77,14 @@ def test_seeds_are_averaged_and_texts_drawn_as_wholes():
     single = [row("target", f"u{i}", float(i), text="t") for i in range(4)]
     kinds = (("", -1.0, "0"), ("--s7", 3.0, "7"))
     seeds = [row("target", f"u{i}{suffix}", i + add, seed=seed, text="t") for i in range(4) for suffix, add, seed in kinds]
-    found = paired(tabled(single)["target"]["wer"], tabled(seeds)["target"]["wer"], [{}, {}], 100)
+    found = paired(tabled(single)["target"]["wer"], tabled(seeds)["target"]["wer"], 100)
     assert found["difference"] == pytest.approx(1.0) and found["n"] == 4 and found["texts"] == 1 and found["low"] is None
 
 
 def test_near_the_reference_is_what_is_compared():
     ideal = {"u": row("recordings/target", "u", 5.0), "v": row("recordings/target", "v", 5.0)}
-    one = {u: row("target", u, 9.0, better="near reference") for u in "uv"}
-    other = {u: row("target", u, 2.0, better="near reference") for u in "uv"}
-    found = paired(one, other, [ideal, ideal], 100)
+    one, other = (by_utterance([row("target", u, v, better="near reference") for u in "uv"], ideal) for v in (9.0, 2.0))
+    found = paired(one, other, 100)
     assert found["means"] == [4.0, 3.0] and found["difference"] == -1.0 and found["share_better"] == 1.0
 
 

@@ -7,13 +7,16 @@ import pytest
 import soundfile
 import torch
 from sounds import said, voice
+from torchmetrics import MetricCollection
 
 from ttsadapt import evaluation
 from ttsadapt.errors import DataError
-from ttsadapt.evaluation import References, build, interval, paired_interval, read_scores, score_set, summarise, write_scores
+from ttsadapt.evaluation import References, score_set, summarise
 from ttsadapt.metrics.base import UtteranceMetric
+from ttsadapt.metrics.intervals import interval, paired_interval
 from ttsadapt.metrics.mcd import MelCepstralDistortion
 from ttsadapt.metrics.rate import DurationError
+from ttsadapt.metrics.rows import COLUMNS, read_scores, write_scores
 from ttsadapt.metrics.signal import RATE
 from ttsadapt.metrics.subset import subset
 
@@ -41,7 +44,7 @@ class Loudness(Peak):
 
 def row(name, utterance, value, metric="per", better="lower", weight=1.0, text=None, seed=""):
     about = {"unit": "%", "model": "m", "version": "1", "speaker": "s", "emotion": "e", "text": text or utterance}
-    about |= {"seed": seed, "why": "" if math.isfinite(value) else "nothing is said"}
+    about |= {"seed": seed, "share": "", "why": "" if math.isfinite(value) else "nothing is said"}
     return {"set": name, "utterance": utterance, "metric": metric, "value": value, "better": better, "weight": weight} | about
 
 
@@ -167,7 +170,7 @@ def said_text(text):
 
 
 def test_a_collection_keeps_equal_states_apart():
-    collection = build({"peak": Peak(), "loudness": Loudness()})
+    collection = MetricCollection({"peak": Peak(), "loudness": Loudness()}, compute_groups=False)
     for level in (0.1, 0.3):
         collection.update(torch.full((100,), level), RATE, said_text("x"))
     found = collection.compute()
@@ -182,8 +185,8 @@ def spoken_set(tmp_path, levels):
 
 def test_score_set_gives_every_column(tmp_path):
     utterances, audio = spoken_set(tmp_path, [1.0, 0.5, 0.0])
-    rows = score_set(build({"peak": Peak(), "rate": DurationError()}), "target", audio, utterances, tmp_path, tmp_path / "cache")
-    assert len(rows) == 6 and all(set(r) == set(evaluation.COLUMNS) for r in rows)
+    rows = score_set({"peak": Peak(), "rate": DurationError()}, "target", audio, utterances, tmp_path, tmp_path / "cache")
+    assert len(rows) == 6 and all(set(r) == set(COLUMNS) for r in rows)
     peaks = [r["value"] for r in rows if r["metric"] == "peak"]
     assert peaks[0] == pytest.approx(20, abs=0.1) and peaks[1] == pytest.approx(10, abs=0.1)
     assert math.isnan(peaks[2])  # a silent clip is the model's failure, not the user's

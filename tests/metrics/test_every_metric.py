@@ -89,7 +89,7 @@ def test_a_metric_says_what_it_is(name, place):
     for key, metric in metrics(name, place).items():
         assert metric.better in ("lower", "higher", "near reference") and metric.unit
         assert key.startswith(type(metric).name) or type(metric).name in key
-        assert isinstance(metric.model, str) and metric.model and isinstance(metric.version, str) and metric.version
+        assert isinstance(metric.model, str) and metric.model and isinstance(metric.revision, str) and metric.revision
         assert set(metric.steady) <= {"gain", "silence", "shift"} and metric.bounds[0] < metric.bounds[1]
         file = Path(__import__(type(metric).__module__, fromlist=["x"]).__file__).read_text()
         assert file.startswith('"""'), "the source of its definition"

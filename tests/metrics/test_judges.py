@@ -112,7 +112,7 @@ def test_per_of_the_right_the_wrong_and_no_words(recogniser, corpus, cache, tmp_
     assert metric.score(torch.zeros(RATE), RATE, right) == 100
     assert metric.weight(right) == 3
     assert math.isnan(metric.score(audio, RATE, Utterance("g", right.audio, "g", "one", language="de", phones=right.phones)))
-    assert set(metric.own_errors()) == {"recogniser"} and metric.version == recogniser.version
+    assert set(metric.own_errors()) == {"recogniser"} and metric.revision == recogniser.version
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,9 @@ def swept(utterances, tmp_path):
     return go, model
 
 
-def test_settings_are_timed_too(swept):
+def test_settings_are_timed_too(swept, tmp_path):
+    from ttsadapt.reports.decoded import read
+
     go, model = swept
     rows = go()
     assert model.asked == 2 * (2 + 1 + 2)  # each setting: a set a seed, one to warm up and two against the clock
@@ -144,6 +146,9 @@ def test_settings_are_timed_too(swept):
     assert {(seed, float(value) > 0) for _, seed, value in found["rtf"]} == {("5", True)} and len(found["rtf"]) == 2 * 2
     assert [float(value) for _, _, value in found["capped"]] == [0, 0, 100] * 4 and len(found["silence"]) == 4 * 3 + 3
     assert go() == rows and model.asked == 10  # a time that was taken is not taken again
+    (decoded,) = read(tmp_path / "run" / "decoding.csv")
+    cut = decoded.estimate(decoded.default, "capped")
+    assert cut.n == 3 and cut.low == pytest.approx(6.15, abs=0.01)  # Wilson's for 1 of 3
 
 
 def test_a_sweep_that_was_killed_before_it_noted_what_it_said_says_it_again(swept, monkeypatch):

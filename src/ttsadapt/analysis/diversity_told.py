@@ -7,6 +7,8 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from ttsadapt.text_table import aligned
+
 Array = NDArray[np.float64]
 COLUMNS = {
     "clips": ("clips", "{:d}"),
@@ -31,9 +33,7 @@ MOST_SPEAKERS = 12
 def table(figures: Mapping[str, Mapping[str, Any]]) -> list[str]:
     """A line a speaker; a figure that is not known is a dash."""
     head = ["speaker", *(title for title, _ in COLUMNS.values())]
-    rows = [head, *([name, *(_cell(of[key], form) for key, (_, form) in COLUMNS.items())] for name, of in figures.items())]
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    return ["  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:]))]) for row in rows]
+    return aligned([head, *([name, *(_cell(of[key], form) for key, (_, form) in COLUMNS.items())] for name, of in figures.items())])
 
 
 def _cell(value: Any, form: str) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ttsadapt.analysis.ranking import Ranking
+from ttsadapt.text_table import aligned
 
 LABELS = ("emotion", "speaker", "mean")
 
@@ -12,17 +13,14 @@ LABELS = ("emotion", "speaker", "mean")
 def table(ranking: Ranking) -> str:
     """Weight of every block, with its spread over seeds, and its rank; then how good the probes were and how sure the ranking is."""
     columns = [n for n in LABELS if getattr(ranking, n)]
-    wide = max([len(ranking.group) + 1 + max(map(len, ranking.blocks)), 8])
     cells = {n: _cells(getattr(ranking, n), ranking.spread.get(n)) for n in columns}
-    widths = {n: max(len(n), *map(len, cells[n])) for n in columns}
     order = ranking.order() if ranking.refusal() is None else []
-    head = f"  {'block':<{wide}}  " + "  ".join(f"{n:>{widths[n]}}" for n in columns) + ("  rank" if order else "")
-    lines = [head]
+    rows = [["  block", *columns, *["rank"] * bool(order)]]
     for i, block in enumerate(ranking.blocks):
         mark = "*" if block in ranking.chosen else " "
-        row = f"{mark} {ranking.group + '.' + block:<{wide}}  " + "  ".join(f"{cells[n][i]:>{widths[n]}}" for n in columns)
-        lines.append(row + (f"  {order.index(block) + 1:>4}" if order else ""))
-    return "\n".join([*lines, *_judged(ranking), *_sure(ranking)])
+        place = [str(order.index(block) + 1)] if order else []
+        rows.append([f"{mark} {ranking.group}.{block}", *(cells[n][i] for n in columns), *place])
+    return "\n".join([*aligned(rows), *_judged(ranking), *_sure(ranking)])
 
 
 def _cells(weights: Sequence[float], spread: Sequence[float] | None) -> list[str]:

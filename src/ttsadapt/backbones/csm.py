@@ -49,6 +49,8 @@ class Csm(Backbone):
     }  # fmt: skip
 
     frontend: CsmFrontend
+    _origin: Origin | None = None
+    _source: Path | None = None
 
     def __init__(
         self,
@@ -108,8 +110,6 @@ class Csm(Backbone):
         self.sayable = frontend.codec.codewords + frontend.shift
         """ids from 0 that can be said: the codec's and the end; those beyond would break its decoder"""
         self.semantic_weight, self.acoustic_weight = weights(semantic_weight, acoustic_weight, self.levels)
-        self._origin: Origin | None = None
-        self._source: Path | None = None
         if codec_embedding:
             embed_codewords(self.lm, frontend)
 

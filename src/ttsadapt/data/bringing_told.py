@@ -8,6 +8,7 @@ from typing import Any
 
 from ttsadapt.data.bringing_in import REJECTED
 from ttsadapt.data.found import Rejected
+from ttsadapt.text_table import aligned
 
 _SPEAKERS, _EXAMPLES, _TWICE = 12, 3, 3
 """how many are shown: speakers, refused recordings of a kind, recordings that are there twice"""
@@ -35,8 +36,7 @@ def table(sets: Sets) -> list[str]:
             name, str(part["utterances"]), f"{part['seconds'] / 3600:.3f}", share, str(part["sentences"]), *kinds,
             *(f"{seconds:.1f}" for seconds in part["durations"]),
         ])  # fmt: skip
-    widths = [max(len(row[i]) for row in rows) for i in range(len(head))]
-    return ["  ".join([row[0].ljust(widths[0]), *(cell.rjust(w) for cell, w in zip(row[1:], widths[1:]))]) for row in rows]
+    return aligned(rows)
 
 
 def speakers(sets: Sets) -> list[str]:

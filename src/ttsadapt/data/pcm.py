@@ -15,8 +15,12 @@ def resample(audio: Audio, rate: int, wanted: int) -> Audio:
     return audio if rate == wanted else soxr.resample(audio, rate, wanted, "HQ")
 
 
+def sixteen_bits(audio: Audio) -> NDArray[np.int16]:
+    """(samples,) in [-1, 1] -> (samples,); what is beyond is clipped."""
+    return np.round(np.clip(audio, -1, 1) * 32767).astype("<i2")
+
+
 def write_wav(path: Path, audio: Audio, rate: int) -> None:
     """(samples,) in [-1, 1] -> 16-bit WAV, in place: for files of a folder that itself appears whole or not at all."""
-    samples = np.round(np.clip(audio, -1, 1) * 32767).astype(np.int16)
     with open(path, "wb") as file:  # our own handle: a full disk is then an OSError with its number
-        soundfile.write(file, samples, rate, format="WAV", subtype="PCM_16")
+        soundfile.write(file, sixteen_bits(audio), rate, format="WAV", subtype="PCM_16")

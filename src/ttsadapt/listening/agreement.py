@@ -1,23 +1,13 @@
 """Krippendorff's alpha: how far listeners agree beyond chance, whatever ratings are missing."""
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-Distance = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
-
-def interval_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return (a - b) ** 2
-
-
-def nominal_distance(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return (a != b).astype(float)
-
-
-def alpha(units: Iterable[Sequence[float]], distance: Distance = interval_distance) -> float:
-    """1 - observed over expected disagreement (Krippendorff 2011, "Computing Krippendorff's alpha-reliability", section C).
+def alpha(units: Iterable[Sequence[float]]) -> float:
+    """1 - observed over expected disagreement, interval data (Krippendorff 2011, "Computing Krippendorff's alpha-reliability", section C).
 
     `units`: the ratings of each thing rated; those with fewer than two do not count. 1: perfect, 0: as by chance; NaN when nothing varies.
     """
@@ -25,7 +15,7 @@ def alpha(units: Iterable[Sequence[float]], distance: Distance = interval_distan
     if not pairable:
         return math.nan
     values, counts = np.unique(np.concatenate(pairable), return_counts=True)
-    apart = distance(values[:, None], values[None])  # (values, values)
+    apart = (values[:, None] - values[None]) ** 2  # (values, values)
     total = int(counts.sum())
     observed = sum(_within(u, values, apart) / (len(u) - 1) for u in pairable) / total
     expected = float(counts @ apart @ counts) / (total * (total - 1))

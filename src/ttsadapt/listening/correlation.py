@@ -37,9 +37,7 @@ def _pairs(systems: Systems, key: Key, rated: Mapping[tuple[str, str], float], m
         signs = key.compared.get(item, {})
         if not signs or any(label not in labels or labels[label].kind == "ceiling" for label in signs):
             continue
-        known = [
-            sign * v for label, sign in signs.items() if (v := systems.goodness(metric, set_, labels[label]).get(utterance)) is not None
-        ]
+        known = [sign * v for label, sign in signs.items() if (v := labels[label].goodness(set_, metric.name).get(utterance)) is not None]
         if len(known) == len(signs):
             pairs.append((sentence, rating, sum(known)))
     return pairs

@@ -1,4 +1,8 @@
-"""key.json: what every code of a page stands for. It stays with whoever runs the test."""
+"""key.json: what every code of a page stands for. It stays with whoever runs the test.
+
+A page that is built anew with other content is another page; the key of the one before is kept as key-<page>.json, for answers to it may
+still be out.
+"""
 
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass, field
@@ -9,6 +13,8 @@ from ttsadapt.errors import UserError
 from ttsadapt.files import read_json, write_json
 
 FORMAT = 1
+CURRENT = "key.json"
+"""of the page that lies beside it"""
 
 
 @dataclass(frozen=True)
@@ -65,14 +71,23 @@ class Key:
         return (code for code, trial in self.trials.items() if trial.accepted is not None and code not in self.training)
 
 
-def write_key(path: Path, key: Key) -> None:
-    write_json(path, asdict(key))
+def keep_key(folder: Path, key: Key) -> None:
+    """Writes key.json; another page's that was there is set aside first."""
+    if (folder / CURRENT).is_file() and (before := read_key(folder / CURRENT)).page != key.page:
+        write_json(folder / f"key-{before.page}.json", asdict(before))
+    write_json(folder / CURRENT, asdict(key))
+
+
+def read_keys(folder: Path) -> list[Key]:
+    """Of every version of the page, the current one's first. UserError when there is none or one is no key."""
+    found = [read_key(path) for path in [folder / CURRENT, *sorted(folder.glob("key-*.json"))] if path.is_file()]
+    if not found:
+        raise UserError(f"no {folder / CURRENT}: build the page first (the same command without results=)")
+    return list({key.page: key for key in reversed(found)}.values())[::-1]
 
 
 def read_key(path: Path) -> Key:
-    """UserError when there is none or it is no key."""
-    if not path.is_file():
-        raise UserError(f"no {path}: build the page first (the same command without results=)")
+    """UserError when it is no key."""
     found = read_json(path)
     try:
         if found["format"] != FORMAT:

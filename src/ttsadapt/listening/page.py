@@ -9,7 +9,7 @@ from ttsadapt.errors import UserError
 from ttsadapt.files import digest, write_text
 from ttsadapt.listening.base import Clip, Task, Trial
 from ttsadapt.listening.design import repeated, sheets
-from ttsadapt.listening.key import Key, KeyTrial, read_key, write_key
+from ttsadapt.listening.key import Key, KeyTrial, keep_key, read_keys
 from ttsadapt.listening.pool import Pool
 from ttsadapt.listening.reading import Rule, read
 from ttsadapt.listening.render import render
@@ -73,27 +73,29 @@ class ListeningTest:
         return read(Systems(read_study(study)), self.folder(study), results, self.rule)
 
     def build(self, study: Path) -> str:
-        """Writes <name>.html and key.json; returns what to say about them. The same study gives the same page while its key is there."""
+        """Writes <name>.html and key.json, keeps the keys of earlier pages; returns what to say about them.
+
+        The same study gives the same page while its key is there.
+        """
         folder = self.folder(study)
         systems = Systems(read_study(study))
         pool = Pool(systems, self.systems, self.sets, self.sentences)
-        old = read_key(folder / "key.json") if (folder / "key.json").is_file() else None
-        salt = old.salt if old else secrets.token_hex(16)
+        before = read_keys(folder) if any(folder.glob("key*.json")) else []
+        salt = before[0].salt if before else secrets.token_hex(16)
         drafts = self._drafts(pool, salt)
         clips = list(dict.fromkeys(clip for trial in drafts.trials.values() for _, clip in trial.clips))
         sounds = prepared(clips, self.loudness, self.rate, self.form)
-        names = {clip: digest([salt, as_text(data), clip.system]) for clip, data in zip(clips, sounds.data)}
-        content = self._content(salt, drafts, names, {names[c]: as_text(d) for c, d in zip(clips, sounds.data)})
+        names = {clip: digest([salt, of, clip.system]) for clip, of in zip(clips, sounds.prints)}
+        content = self._content(salt, drafts, names)
         page = digest([content, salt], 16)
-        if old and old.page != page and any((folder / "results").glob("*.json")):
-            raise UserError(
-                f"{folder / 'results'} holds answers to another version of this page, which a new key would make unreadable: "
-                "move the folder away, or give page.name=<another>"
-            )
-        write_key(folder / "key.json", self._key(page, salt, pool, drafts, dict(zip(clips, sounds.seconds)), sounds))
+        keep_key(folder, self._key(page, salt, pool, drafts, dict(zip(clips, sounds.seconds)), sounds))
         target = folder / f"{self.name}.html"
-        write_text(target, render({"id": page} | content, self.post))
-        return self._said(target, pool, drafts)
+        audio = {names[clip]: as_text(data) for clip, data in zip(clips, sounds.data)}
+        write_text(target, render({"id": page, **content, "audio": dict(sorted(audio.items()))}, self.post))
+        said = self._said(target, pool, drafts)
+        if before and before[0].page != page:
+            said += f"\n  it differs from the one before: answers to that ({before[0].page}) stay readable, its key is kept beside this one"
+        return said
 
     def _drafts(self, pool: Pool, salt: str) -> Drafts:
         items, task = list(self.task.items(pool)), self.task
@@ -133,8 +135,8 @@ class ListeningTest:
         ]
         return [*first, *others][: self.training]
 
-    def _content(self, salt: str, drafts: Drafts, names: Mapping[Clip, str], audio: Mapping[str, str]) -> dict[str, Any]:
-        """All that the page holds: codes, sounds and words, nothing that tells systems apart."""
+    def _content(self, salt: str, drafts: Drafts, names: Mapping[Clip, str]) -> dict[str, Any]:
+        """All that the page holds but its sounds: codes and words, nothing that tells systems apart."""
         shown = {}
         for code, trial in sorted(drafts.trials.items()):
             shown[code] = {
@@ -156,7 +158,6 @@ class ListeningTest:
             "sheets": drafts.sheets,
             "trials": shown,
             "form": self.form,
-            "audio": dict(sorted(audio.items())),
         }
 
     def _key(self, page: str, salt: str, pool: Pool, drafts: Drafts, seconds: Mapping[Clip, float], sounds: Sounds) -> Key:
@@ -189,7 +190,7 @@ class ListeningTest:
             training=drafts.training,
             loudness=sounds.loudness,
             rate=sounds.rate,
-            settings={"title": self.title, "complete": self.complete, "rule": vars(self.rule), "form": self.form},
+            settings={"title": self.title, "complete": self.complete, "form": self.form},
         )
 
     def _said(self, target: Path, pool: Pool, drafts: Drafts) -> str:

@@ -13,8 +13,8 @@ from ttsadapt.files import write_json, write_text
 from ttsadapt.listening.agreement import alpha
 from ttsadapt.listening.correlation import correlations
 from ttsadapt.listening.intervals import Crossed
-from ttsadapt.listening.key import Key, read_key
-from ttsadapt.listening.results import Answered, gather
+from ttsadapt.listening.key import Key, read_keys
+from ttsadapt.listening.results import Answered, gather, key_of
 from ttsadapt.reports.numbers import Estimate
 from ttsadapt.reports.systems import Systems
 
@@ -72,8 +72,9 @@ def read(systems: Systems, folder: Path, places: Sequence[Path], rule: Rule) -> 
     """See `ListeningTest.read`. UserError when no answer is usable."""
     from ttsadapt.listening.told import console, markdown, plot, to_csv, to_ratings
 
-    key = read_key(folder / "key.json")
-    sessions, refused = gather(places, key)
+    keys = read_keys(folder)
+    key = key_of(places, keys)
+    sessions, refused = gather(places, key, {k.page for k in keys})
     kept = [s for s in sessions if rule.keeps(s, key)]
     if not kept:
         raise UserError(_nothing(sessions, refused, rule))
@@ -83,9 +84,9 @@ def read(systems: Systems, folder: Path, places: Sequence[Path], rule: Rule) -> 
     write_text(folder / "ratings.csv", to_ratings(key, sessions, kept))
     write_text(folder / "table.md", markdown(found))
     plot(found, folder / "plot.png")
-    return "\n".join(
-        [*(r.told for r in refused), console(found), f"written to {folder}: table.csv, table.md, ratings.csv, listening.json, plot.png"]
-    )
+    before = [] if key is keys[0] else [f"these are answers to page {key.page}, which was built before the one that is there now"]
+    written = f"written to {folder}: table.csv, table.md, ratings.csv, listening.json, plot.png"
+    return "\n".join([*(r.told for r in refused), *before, console(found), written])
 
 
 def _nothing(sessions: Sequence[Answered], refused: Sequence[Rejected], rule: Rule) -> str:
@@ -119,6 +120,7 @@ def outcome(
         "name": key.name,
         "title": key.settings.get("title", key.name),
         "page": key.page,
+        "files": sorted({Path(s.where).name for s in sessions} | {Path(r.where).name for r in refused}),
         "unit": key.unit,
         "chance": key.chance,
         "kinds": key.kinds,
@@ -200,17 +202,3 @@ def _automatic(systems: Systems, key: Key, items: Sequence[str], heard: Mapping[
             if known:
                 table.setdefault(name, {})[item] = sum(known) / len(known)
     return table
-
-
-def found_in(study_folder: Path, systems: Systems) -> list[dict[str, Any]]:
-    """Every listening test of a study that has answers: those in its results/ are read anew, by the rule that its page was built with."""
-    tests = []
-    for path in sorted((study_folder / "listening").glob("*/key.json")):
-        folder = path.parent
-        if any((folder / "results").glob("*.json")):
-            key = read_key(path)
-            rule = Rule(**key.settings["rule"])
-            sessions, refused = gather([folder / "results"], key)
-            if kept := [s for s in sessions if rule.keeps(s, key)]:
-                tests.append(outcome(systems, key, sessions, kept, refused, rule))
-    return tests

@@ -1,7 +1,9 @@
 """Answers as listeners hand them in: what is usable, and why the rest is not."""
 
 import json
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Container, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,13 +30,33 @@ class _Refused(Exception):
     """(kind, what is wrong and what to do)."""
 
 
-def gather(places: Sequence[Path], key: Key) -> tuple[list[Answered], list[Rejected]]:
-    """All sessions in `places` (files, or folders of them) that belong to `key` and are whole; of a listener, the one finished first."""
+@contextmanager
+def _reading() -> Iterator[None]:
+    try:
+        yield
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError, RecursionError) as error:
+        raise _Refused("unreadable", "it is no file of answers, or only part of one: ask for it again") from error
+
+
+def key_of(places: Sequence[Path], keys: Sequence[Key]) -> Key:
+    """Of `keys`, that of the page which most files in `places` answer; the first when none answers any."""
+    pages: Counter[str] = Counter()
+    for path in _files(places, []):
+        with suppress(_Refused), _reading():
+            pages[str(json.loads(path.read_text(encoding="utf-8"))["body"]["page"])] += 1
+    return max(keys, key=lambda key: pages[key.page])
+
+
+def gather(places: Sequence[Path], key: Key, others: Container[str] = ()) -> tuple[list[Answered], list[Rejected]]:
+    """All sessions in `places` (files, or folders of them) that belong to `key` and are whole; of a listener, the one finished first.
+
+    `others`: pages whose keys are there too.
+    """
     sessions: list[Answered] = []
     refused: list[Rejected] = []
     for path in _files(places, refused):
         try:
-            sessions.append(_session(path, key))
+            sessions.append(_session(path, key, others))
         except _Refused as error:
             kind, told = error.args
             refused.append(Rejected(str(path), kind, f"{path}: {told}"))
@@ -60,8 +82,8 @@ def _files(places: Sequence[Path], refused: list[Rejected]) -> Iterator[Path]:
             refused.append(Rejected(str(place), "no such file", f"{place}: there is no such file or folder: correct results="))
 
 
-def _session(path: Path, key: Key) -> Answered:
-    try:
+def _session(path: Path, key: Key, others: Container[str]) -> Answered:
+    with _reading():
         stated = json.loads(path.read_text(encoding="utf-8"))
         body = stated["body"]
         trials = {str(t["trial"]): (str(t["answer"]), int(t["ms"])) for t in body["trials"]}
@@ -72,27 +94,24 @@ def _session(path: Path, key: Key) -> Answered:
             str(body["finished"]),
             str(path),
         )
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-        raise _Refused("unreadable", "it is no file of answers, or only part of one: ask for it again") from error
-    _refuse_foreign(stated, session, key)
-    _refuse_incomplete(body, session, key)
+        sheet = sheet_of(session.listener, len(key.sheets))
+    _refuse_foreign(stated, session, key, others)
+    _refuse_incomplete(body, session, sheet, key)
     _refuse_impossible(trials, key)
     return session
 
 
-def _refuse_foreign(stated: dict[str, Any], session: Answered, key: Key) -> None:
-    if stated["body"].get("page") != key.page:
-        raise _Refused(
-            "another page", f"it answers page {stated['body'].get('page')}, this is {key.page} ({key.name} of {key.study}): read it there"
-        )
+def _refuse_foreign(stated: dict[str, Any], session: Answered, key: Key, others: Container[str]) -> None:
+    if (page := str(stated["body"].get("page"))) != key.page:
+        where = "give the files that answer it alone in results=" if page in others else "read it there"
+        raise _Refused("another page", f"it answers page {page}, this is {key.page} ({key.name} of {key.study}): {where}")
     if stated.get("checksum") != checksum(stated["body"]):
         raise _Refused("altered", "its checksum does not fit: it was changed after the page wrote it, ask for the original")
     if not session.listener.strip():
         raise _Refused("no listener", "it has no listener code: ask for it again")
 
 
-def _refuse_incomplete(body: dict[str, Any], session: Answered, key: Key) -> None:
-    sheet = sheet_of(session.listener, len(key.sheets))
+def _refuse_incomplete(body: dict[str, Any], session: Answered, sheet: int, key: Key) -> None:
     wanted, given = set(key.sheets[sheet]), set(session.answers)
     if body.get("sheet") != sheet or given - wanted:
         raise _Refused("another listener's trials", f"its trials are not those of listener {session.listener!r}: leave it out")

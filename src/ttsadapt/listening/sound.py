@@ -4,13 +4,15 @@ import base64
 import io
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
+from hashlib import blake2b
 from typing import NamedTuple
 
 import numpy as np
 import soundfile
 from tqdm import tqdm
 
-from ttsadapt.data.pcm import resample
+from ttsadapt.data.loudness import loudness
+from ttsadapt.data.pcm import resample, sixteen_bits
 from ttsadapt.errors import DataError
 from ttsadapt.listening.base import Clip
 
@@ -25,20 +27,27 @@ FORMATS = {
 OPUS_RATES = (8000, 12000, 16000, 24000, 48000)
 
 
+_SILENT = -100.0
+"""LUFS; below the last bit of 16"""
+
+
 class Sounds(NamedTuple):
     """Every clip as it is played."""
 
     data: list[bytes]
+    """encoded; Ogg numbers every stream at random, so it differs from one time to the next"""
+    prints: list[str]
+    """a hash of each clip's samples, with their format and rate: does not change while the sound does not"""
     seconds: list[float]
     rate: int
     loudness: float
     """LUFS, of all"""
 
 
-def prepared(clips: Sequence[Clip], loudness: float, rate: int | None, form: str) -> Sounds:
+def prepared(clips: Sequence[Clip], wanted: float, rate: int | None, form: str) -> Sounds:
     """Read, degraded where asked, at the highest rate among them (or `rate`), all at one BS.1770 loudness.
 
-    That is `loudness` LUFS, or as much below as it takes for the loudest peak to stay under -1 dBFS: all clips are turned down alike, none
+    That is `wanted` LUFS, or as much below as it takes for the loudest peak to stay under -1 dBFS: all clips are turned down alike, none
     is limited. A silent clip stays silent.
     """
     with ThreadPoolExecutor(2) as pool:
@@ -48,13 +57,14 @@ def prepared(clips: Sequence[Clip], loudness: float, rate: int | None, form: str
         common = min((r for r in OPUS_RATES if r >= common), default=OPUS_RATES[-1])
     audio = [resample(samples, own, common) for samples, own in raw]
     audio = [clip.through(samples, common) if clip.through else samples for clip, samples in zip(clips, audio)]
-    gains = [gain(samples, common, loudness) for samples in audio]
+    gains = [gain(samples, common, wanted) for samples in audio]
     peak = max((g * np.abs(samples).max() for g, samples in zip(gains, audio)), default=0.0)
     down = min(1.0, PEAK / max(peak, 1e-9))
-    level = loudness + 20 * float(np.log10(down))
-    ready = [dithered((samples * g * down).astype(np.float32), clip.copy) for clip, samples, g in zip(clips, audio, gains)]
+    level = wanted + 20 * float(np.log10(down))
+    ready = [sixteen_bits(dithered(samples * np.float32(g * down), clip.copy)) for clip, samples, g in zip(clips, audio, gains)]
     data = [encoded(samples, common, form) for samples in ready]
-    return Sounds(data, [len(samples) / common for samples in audio], common, level)
+    prints = [blake2b(samples.tobytes() + f"{form} {common}".encode()).hexdigest() for samples in ready]
+    return Sounds(data, prints, [len(samples) / common for samples in audio], common, level)
 
 
 def _read(clip: Clip) -> tuple[np.ndarray, int]:
@@ -69,21 +79,9 @@ def _read(clip: Clip) -> tuple[np.ndarray, int]:
 
 
 def gain(samples: np.ndarray, rate: int, wanted: float) -> float:
-    """Factor that brings (samples,) to `wanted` LUFS (ITU-R BS.1770-4, gated); 1 for silence.
-
-    What is shorter than the 400 ms of a measuring block is repeated for the measurement.
-    """
-    import torch
-    from torchaudio.functional import loudness
-
-    least = int(0.5 * rate)
-    long = np.tile(samples, -(-least // len(samples))) if len(samples) < least else samples
-    peak = float(np.abs(long).max())
-    if peak < 1e-5:
-        return 1.0
-    quiet = np.ascontiguousarray(long * (0.1 / peak), np.float32)  # its filters clip what leaves [-1, 1]
-    measured = float(loudness(torch.from_numpy(quiet)[None], rate)) - 20 * np.log10(0.1 / peak)
-    return float(10 ** ((wanted - measured) / 20)) if np.isfinite(measured) else 1.0
+    """Factor that brings (samples,) to `wanted` LUFS (ITU-R BS.1770-4, gated); 1 for silence."""
+    measured = loudness(samples, rate)
+    return 10 ** ((wanted - measured) / 20) if measured > _SILENT else 1.0
 
 
 def dithered(samples: np.ndarray, copy: int) -> np.ndarray:
@@ -95,6 +93,7 @@ def dithered(samples: np.ndarray, copy: int) -> np.ndarray:
 
 
 def encoded(samples: np.ndarray, rate: int, form: str) -> bytes:
+    """`samples`: (samples,) int16."""
     kind, subtype, _, squeeze = FORMATS[form]
     stream = io.BytesIO()
     soundfile.write(stream, samples, rate, format=kind, subtype=subtype, compression_level=squeeze)

@@ -10,6 +10,7 @@ from typing import Any
 from ttsadapt.listening.key import Key
 from ttsadapt.listening.results import Answered
 from ttsadapt.reports.numbers import Estimate, bounds, fixed
+from ttsadapt.text_table import aligned
 
 Outcome = Mapping[str, Any]
 DIGITS = 2
@@ -105,13 +106,11 @@ def _pipes(table: Sequence[Mapping[str, str]]) -> str:
     return "\n".join([*lines, *("| " + " | ".join(escaped(row[h]) for h in heads) + " |" for row in table)])
 
 
-def console(found: Outcome, width: int = 120) -> str:
+def console(found: Outcome) -> str:
     """The table for a terminal, without the automatic figures."""
     table = [{k: v for k, v in row.items() if k not in found["labels"].values()} for row in rows(found)]
     heads = list(table[0])
-    widths = [max(len(h), *(len(row[h]) for row in table)) for h in heads]
-    lines = ["  ".join(cell.ljust(w) if i == 0 else cell.rjust(w) for i, (cell, w) in enumerate(zip(row, widths))) for row in
-             [heads, *([row[h] for h in heads] for row in table)]]  # fmt: skip
+    lines = aligned([heads, *([row[h] for h in heads] for row in table)])
     best = [f"{c['label']} {amount(c | {'mean': c['rho']})}, n = {c['n']}" for c in found["correlations"][:3]]
     more = [f"automatic metrics that agree most (Spearman): {'; '.join(best)}"] if best else []
     return "\n".join([screening(found), *lines, agreement(found), *more])

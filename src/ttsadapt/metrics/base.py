@@ -4,13 +4,14 @@ from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from math import inf, isfinite, nan
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import torch
 from torch import Tensor
 from torchmetrics import Metric
 
 from ttsadapt.data.utterance import Utterance
+from ttsadapt.metrics.configured import Configured
 
 if TYPE_CHECKING:
     from ttsadapt.artifacts import Artifact
@@ -30,7 +31,7 @@ class Unknown(float):
 SILENT = Unknown("nothing is said")
 
 
-class UtteranceMetric(Metric, ABC):
+class UtteranceMetric(Configured, Metric, ABC):
     """Keeps one value and one weight an utterance ("cat" states, DDP-safe). Never sees a model: audio in, number out."""
 
     name: ClassVar[str]
@@ -43,7 +44,9 @@ class UtteranceMetric(Metric, ABC):
     reads: bool = False
     """the text, or its phones"""
     limit: int | None = None
-    """score only this many utterances of a set, evenly spaced over it; None: all"""
+    """score only this many utterances of a set, drawn once and for all (`metrics.subset`); None: all"""
+    share: bool = False
+    """each value is a share in %, such as of hits: of many clips its interval is Wilson's where they all agree"""
     looks: bool = False
     """at recordings of the data, without a judge that was trained on them"""
     spoken_only: bool = False
@@ -59,6 +62,11 @@ class UtteranceMetric(Metric, ABC):
     values: list[Tensor]
     weights: list[Tensor]
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        better = getattr(cls, "better", None)
+        cls.higher_is_better = {"higher": True, "lower": False}.get(better or "")  # what torchmetrics' MetricTracker reads
+
     def __init__(self) -> None:
         super().__init__()
         self.add_state("values", default=[], dist_reduce_fx="cat")
@@ -72,8 +80,20 @@ class UtteranceMetric(Metric, ABC):
         """What computed it, such as "ctc-phones" or "pyworld harvest"."""
 
     @property
-    @abstractmethod
-    def version(self) -> str: ...
+    def revision(self) -> str:
+        """Of the model, or of the code; of a judge that is trained, once it is open."""
+        return "1"
+
+    @property
+    def version(self) -> str:
+        """The revision, and how it was set: values of two versions are never compared."""
+        said = ", ".join(f"{name}={value}" for name, value in self.settings.items())
+        return f"{self.revision} ({said})".strip() if said else self.revision
+
+    def identity(self, corpus: Path, cache: Path) -> list[Any]:
+        """All that decides what value a clip gets, known before anything is opened: judges by the names of their folders."""
+        judges = [need.folder.name for need in self.needs(corpus, cache)]
+        return [self.model, self.settings, judges or self.revision]
 
     def own_errors(self) -> dict[str, dict[str, float]]:
         """{judge: {set: its own error on held-out recordings}}, once opened; empty where no judge is involved."""

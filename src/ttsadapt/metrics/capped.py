@@ -12,6 +12,7 @@ class Capped(SpokenMetric):
 
     name: ClassVar[str] = "capped"
     unit: ClassVar[str] = "% of clips"
+    share = True
     column: ClassVar[str] = "capped"
     bounds: ClassVar[tuple[float, float]] = (0, 100)
 

@@ -27,7 +27,6 @@ class DnsMos(UtteranceMetric):
     unit: ClassVar[str] = "MOS"
     bounds: ClassVar[tuple[float, float]] = (0, 5)
     better: ClassVar[str] = "higher"
-    higher_is_better = True
 
     def __init__(self, limit: int | None = 10, part: Literal["ovrl", "sig", "bak", "p808"] = "ovrl") -> None:
         """`limit`: clips of a set; one costs about a CPU second, however many parts are asked for."""
@@ -41,7 +40,7 @@ class DnsMos(UtteranceMetric):
         return f"speechmos dnsmos {self.part}"
 
     @property
-    def version(self) -> str:
+    def revision(self) -> str:
         return installed("speechmos")
 
     def score(self, audio: Tensor, rate: int, utterance: Utterance) -> float:

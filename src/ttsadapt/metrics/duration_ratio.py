@@ -42,10 +42,6 @@ class DurationRatio(UtteranceMetric):
     def model(self) -> str:
         return "trimmed duration" if self.compares else f"trimmed duration, {self.recordings} recordings' rate"
 
-    @property
-    def version(self) -> str:
-        return "1"
-
     def open(self, corpus: Path, cache: Path) -> None:
         self.corpus = Path(corpus)
 

@@ -30,7 +30,7 @@ class EcapaSimilarity(VoiceSimilarity):
         return f"{named(self.path)}, to the {self.reference}"
 
     @property
-    def version(self) -> str:
+    def revision(self) -> str:
         return fingerprint(self.path)
 
     def missing(self) -> str | None:

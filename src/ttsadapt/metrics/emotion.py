@@ -34,6 +34,7 @@ class EmotionAccuracy(_EmotionMetric):
 
     name: ClassVar[str] = "emotion"
     unit: ClassVar[str] = "%"
+    share = True
     bounds: ClassVar[tuple[float, float]] = (0, 100)
     steady: ClassVar[Mapping[str, float]] = {"silence": 1e-4}
 

@@ -27,7 +27,6 @@ class EnergyProfile(ParallelMetric):
     unit: ClassVar[str] = "r x 100"
     steady: ClassVar[Mapping[str, float]] = {"gain": 0.1, "silence": 1e-6, "shift": 6.0}
     better: ClassVar[str] = "higher"
-    higher_is_better = True
     bounds: ClassVar[tuple[float, float]] = (-100, 100)
 
     def __init__(self, drop: float = 50.0) -> None:

@@ -23,7 +23,6 @@ class F0Error(ParallelMetric):
     bounds: ClassVar[tuple[float, float]] = (0, float("inf"))
     steady: ClassVar[Mapping[str, float]] = {"gain": 10.0, "silence": 1e-6, "shift": 25.0}
     better: ClassVar[str] = "lower"
-    higher_is_better = False
 
     def score(self, audio: Tensor, rate: int, utterance: Utterance) -> float:
         cents = self.comparison(audio, rate, utterance).cents()
@@ -38,7 +37,6 @@ class F0Correlation(ParallelMetric):
     bounds: ClassVar[tuple[float, float]] = (-100, 100)
     steady: ClassVar[Mapping[str, float]] = {"gain": 2.0, "silence": 1e-6, "shift": 8.0}
     better: ClassVar[str] = "higher"
-    higher_is_better = True
 
     def score(self, audio: Tensor, rate: int, utterance: Utterance) -> float:
         pairs = self.comparison(audio, rate, utterance)

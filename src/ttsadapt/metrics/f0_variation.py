@@ -30,7 +30,7 @@ class F0Variation(UtteranceMetric):
         return "pyworld dio+stonemask+d4c"
 
     @property
-    def version(self) -> str:
+    def revision(self) -> str:
         return f"{pyworld.__version__}-{world.REVISION}"
 
     def score(self, audio: Tensor, rate: int, utterance: Utterance) -> float:

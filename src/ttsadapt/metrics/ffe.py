@@ -35,15 +35,10 @@ class F0FrameError(UtteranceMetric):
     bounds: ClassVar[tuple[float, float]] = (0, 100)
     steady: ClassVar[Mapping[str, float]] = {"gain": 0.1}
     better: ClassVar[str] = "lower"
-    higher_is_better = False
 
     @property
     def model(self) -> str:
         return "yin 100-500 Hz, unaligned"
-
-    @property
-    def version(self) -> str:
-        return "1"
 
     def score(self, audio: Tensor, rate: int, utterance: Utterance) -> float:
         wanted, got = _trimmed_recording(utterance.audio), _trimmed(at_rate(audio, rate))

@@ -35,14 +35,13 @@ class HyperTTSDistortion(UtteranceMetric):
     unit: ClassVar[str] = "dB, accumulated"
     bounds: ClassVar[tuple[float, float]] = (0, float("inf"))
     better: ClassVar[str] = "lower"
-    higher_is_better = False
 
     @property
     def model(self) -> str:
         return "pyworld dio+stonemask+cheaptrick, dtw, mean accumulated cost"
 
     @property
-    def version(self) -> str:
+    def revision(self) -> str:
         return pyworld.__version__
 
     def score(self, audio: Tensor, rate: int, utterance: Utterance) -> float:

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import DegenerateDataWarning, binomtest, bootstrap
 
 
 class Interval(NamedTuple):
@@ -29,8 +28,8 @@ def interval(
 ) -> Interval:
     """Weighted mean of the finite values with a bias-corrected accelerated bootstrap (Efron 1987); `n` counts the values.
 
-    `groups` (such as texts) are drawn as wholes. With `share` (hits and misses in %), values of only 0 and 100 get Wilson's
-    interval, which stays honest when all of them agree. No interval from a single group.
+    `groups` (such as texts) are drawn as wholes. With `share` (hits and misses in %), values of only 0 and 100, or that all agree, get
+    Wilson's interval, which stays honest there. No interval from a single group.
     """
     value = np.asarray(values, float)
     weight = np.ones(len(value)) if weights is None else np.asarray(weights, float)
@@ -43,12 +42,19 @@ def interval(
     mean = float(np.average(value, weights=weight))
     if len(value) == 1:
         return Interval(mean, math.nan, math.nan, n)
-    if share and np.isin(value, (0.0, 100.0)).all() and np.ptp(weight) == 0:
-        wilson = binomtest(int((value == 100).sum()), len(value)).proportion_ci(method="wilson")
-        return Interval(mean, 100 * float(wilson.low), 100 * float(wilson.high), n)
+    if share and (np.isin(value, (0.0, 100.0)).all() or np.ptp(value) == 0):
+        return Interval(mean, *_wilson(mean, weight.sum() ** 2 / np.square(weight).sum()), n)
     if np.ptp(value) == 0:
         return Interval(mean, mean, mean, n)
     return Interval(mean, *_bootstrapped(value, weight, draws, seed), n)
+
+
+def _wilson(percent: float, n: float) -> tuple[float, float]:
+    """Wilson's (1927) interval of a share in %; `n` may be Kish's effective number of weighted values."""
+    p, z = percent / 100, 1.959964
+    middle, half = p + z**2 / (2 * n), z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))
+    low, high = ((middle + side * half) / (1 + z**2 / n) for side in (-1, 1))
+    return 100 * max(low, 0.0), 100 * min(high, 1.0)
 
 
 def grouped(value: np.ndarray, weight: np.ndarray, groups: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -59,6 +65,8 @@ def grouped(value: np.ndarray, weight: np.ndarray, groups: np.ndarray) -> tuple[
 
 
 def _bootstrapped(value: np.ndarray, weight: np.ndarray, draws: int, seed: int) -> tuple[float, float]:
+    from scipy.stats import DegenerateDataWarning, bootstrap
+
     def mean(v: np.ndarray, w: np.ndarray, axis: int = -1) -> np.ndarray:
         return (v * w).sum(axis) / w.sum(axis)
 
@@ -83,3 +91,11 @@ def paired_interval(
 ) -> Interval:
     """Of the change per utterance, tuned - base; pairs of which one is NaN are left out."""
     return interval(np.asarray(tuned, float) - np.asarray(base, float), draws, seed, weights, groups)
+
+
+def share_above(change: ArrayLike, weights: ArrayLike, groups: Sequence[str], draws: int = 2000, seed: int = 0) -> float:
+    """Of draws of the groups anew, in which the weighted mean is above 0; a mean of 0 counts as half of one."""
+    value, weight = grouped(np.asarray(change, float), np.asarray(weights, float), np.asarray(groups))
+    pick = np.random.default_rng(seed).integers(0, len(value), (draws, len(value)))
+    drawn = (value * weight)[pick].sum(1)
+    return float((drawn > 0).mean() + 0.5 * (drawn == 0).mean())

@@ -15,8 +15,6 @@ J = TypeVar("J", bound=Encoder)
 class JudgedMetric(UtteranceMetric, Generic[J]):
     """Opens its judge, and states the judge's version and own error."""
 
-    higher_is_better = True
-
     def __init__(self, steps: int) -> None:
         """`steps`: how long the judge is trained; metrics that give the same number share one."""
         super().__init__()
@@ -31,7 +29,7 @@ class JudgedMetric(UtteranceMetric, Generic[J]):
         return "ecapa-tdnn, trained on this corpus"
 
     @property
-    def version(self) -> str:
+    def revision(self) -> str:
         return self.judge.version if self.judge else ""
 
     def own_errors(self) -> dict[str, dict[str, float]]:

@@ -47,10 +47,6 @@ class EnergyRange(UtteranceMetric):
     def model(self) -> str:
         return f"levels, {self.drop:g} dB"
 
-    @property
-    def version(self) -> str:
-        return "1"
-
     def score(self, audio: Tensor, rate: int, utterance: Utterance) -> float:
         level = levels(trimmed(at_rate(audio, rate)))
         said = level[level > np.percentile(level, 95) - self.drop] if len(level) else level

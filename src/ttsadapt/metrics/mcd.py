@@ -24,7 +24,6 @@ class MelCepstralDistortion(ParallelMetric):
     bounds: ClassVar[tuple[float, float]] = (0, float("inf"))
     steady: ClassVar[Mapping[str, float]] = {"gain": 1.0, "silence": 1e-6, "shift": 1.0}
     better: ClassVar[str] = "lower"
-    higher_is_better = False
 
     def score(self, audio: Tensor, rate: int, utterance: Utterance) -> float:
         distance = self.comparison(audio, rate, utterance).distance

@@ -66,7 +66,7 @@ class ParallelMetric(UtteranceMetric):
         return "pyworld dio+stonemask+d4c+cheaptrick, dtw"
 
     @property
-    def version(self) -> str:
+    def revision(self) -> str:
         return f"{pyworld.__version__}-{world.REVISION}"
 
     def open(self, corpus: Path, cache: Path) -> None:

@@ -42,10 +42,6 @@ class Pausing(UtteranceMetric):
     def model(self) -> str:
         return f"levels, {self.drop:g} dB, {self.minimum:g} s"
 
-    @property
-    def version(self) -> str:
-        return "1"
-
     def found(self, audio: Tensor, rate: int) -> tuple[NDArray[np.float64], float]:
         return pauses(levels(trimmed(at_rate(audio, rate))), self.drop, self.minimum)
 

@@ -24,7 +24,6 @@ class PhoneErrorRate(UtteranceMetric):
     bounds: ClassVar[tuple[float, float]] = (0, float("inf"))
     steady: ClassVar[Mapping[str, float]] = {"silence": 1e-6}
     better: ClassVar[str] = "lower"
-    higher_is_better = False
 
     def __init__(self, steps: int = 1200) -> None:
         """`steps`: how long the recogniser is trained."""
@@ -37,7 +36,7 @@ class PhoneErrorRate(UtteranceMetric):
         return "ctc-phones"
 
     @property
-    def version(self) -> str:
+    def revision(self) -> str:
         return self.judge.version if self.judge else ""
 
     def own_errors(self) -> dict[str, dict[str, float]]:

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from ttsadapt.errors import CheckpointError
-from ttsadapt.files import content_hash
+from ttsadapt.metrics.weights import hashed
 
 _WEIGHTS = ("model.safetensors", "model.safetensors.index.json", "pytorch_model.bin", "pytorch_model.bin.index.json")
 _TRAINING_ONLY = ("masked_spec_embed",)
@@ -70,7 +70,7 @@ def loaded(auto: Any, path: str) -> Any:
 def fingerprint(path: str) -> str:
     """Hash of a located model's files, "" when it is not here."""
     folder = located(path)
-    return "" if folder is None else content_hash(folder)
+    return "" if folder is None else hashed(folder)
 
 
 def named(path: str) -> str:

@@ -23,15 +23,10 @@ class DurationError(UtteranceMetric):
     bounds: ClassVar[tuple[float, float]] = (0, float("inf"))
     steady: ClassVar[Mapping[str, float]] = {"gain": 1.0, "silence": 1e-6, "shift": 2.0}
     better: ClassVar[str] = "lower"
-    higher_is_better = False
 
     @property
     def model(self) -> str:
         return "trimmed duration"
-
-    @property
-    def version(self) -> str:
-        return "1"
 
     def score(self, audio: Tensor, rate: int, utterance: Utterance) -> float:
         durations = []

@@ -29,21 +29,20 @@ class ReleasedEmotion(UtteranceMetric):
     unit: ClassVar[str] = "%"
     steady: ClassVar[Mapping[str, float]] = {"silence": 1e-4}
     better: ClassVar[str] = "higher"
-    higher_is_better = True
     bounds: ClassVar[tuple[float, float]] = (0, 100)
 
     def __init__(self, path: str, says: Literal["accuracy", "probability"]) -> None:
         super().__init__()
         if says not in ("accuracy", "probability"):
             raise ConfigError(f"metric.{self.name}.says={says}: choose accuracy or probability")
-        self.path, self.says = path, says
+        self.path, self.says, self.share = path, says, says == "accuracy"
 
     @property
     def model(self) -> str:
         return named(self.path)
 
     @property
-    def version(self) -> str:
+    def revision(self) -> str:
         return fingerprint(self.path)
 
     @abstractmethod

@@ -24,7 +24,7 @@ class ResemblyzerSimilarity(VoiceSimilarity):
         return f"resemblyzer, to the {self.reference}"
 
     @property
-    def version(self) -> str:
+    def revision(self) -> str:
         return installed("resemblyzer")
 
     def missing(self) -> str | None:

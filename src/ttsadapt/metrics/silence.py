@@ -34,10 +34,6 @@ class SilenceShare(UtteranceMetric):
     def model(self) -> str:
         return f"levels, {self.drop:g} dB"
 
-    @property
-    def version(self) -> str:
-        return "1"
-
     def score(self, audio: Tensor, rate: int, utterance: Utterance) -> float:
         audio = at_rate(audio, rate)
         level = levels(audio)
@@ -55,7 +51,6 @@ class Clipping(UtteranceMetric):
     name: ClassVar[str] = "clipping"
     unit: ClassVar[str] = "%"
     better: ClassVar[str] = "lower"
-    higher_is_better = False
     bounds: ClassVar[tuple[float, float]] = (0, 100)
 
     def __init__(self, full: float = 0.999) -> None:
@@ -67,10 +62,6 @@ class Clipping(UtteranceMetric):
     @property
     def model(self) -> str:
         return f"samples from {self.full:g} of full scale"
-
-    @property
-    def version(self) -> str:
-        return "1"
 
     def beside(self, clip: Path) -> None:
         self.file = clip

@@ -9,6 +9,7 @@ from torch import Tensor
 
 from ttsadapt.data.utterance import Utterance
 from ttsadapt.errors import ConfigError, DataError
+from ttsadapt.files import digest
 from ttsadapt.metrics.base import Unknown
 from ttsadapt.metrics.recognisers.base import Recogniser
 from ttsadapt.metrics.recognisers.normaliser import words_of
@@ -21,18 +22,23 @@ class TermAccuracy(Recognised):
 
     name: ClassVar[str] = "terms"
     unit: ClassVar[str] = "% of terms"
+    share = True
     steady: ClassVar[Mapping[str, float]] = {"silence": 1e-6}
     better: ClassVar[str] = "higher"
-    higher_is_better = True
     bounds: ClassVar[tuple[float, float]] = (0, 100)
 
     def __init__(self, recogniser: Recogniser, otherwise: Recogniser | None, words: list[str] | None, path: str | None) -> None:
         """The terms: `words`, and the lines of the text file `path`."""
         super().__init__(recogniser, otherwise)
-        self.words, self.path = words or [], path
+        self.words, self.path = list(words or []), path
+
+    @property
+    def settings(self) -> dict[str, str]:
+        return super().settings | {"words": digest(sorted(set(self.listed)), 8)}
 
     def missing(self) -> str | None:
-        if not self.words and self.path is None:
+        """Raises DataError or ConfigError for a list that cannot be read: at once, not after hours of training."""
+        if not self.listed:
             return "it has no terms: give metric.terms.words=[...] or metric.terms.path=<file with one a line>"
         return super().missing()
 

@@ -15,7 +15,6 @@ class SpokenMetric(UtteranceMetric):
     """Reads what is noted beside the clip, not the clip."""
 
     better: ClassVar[str] = "lower"
-    higher_is_better = False
     spoken_only = True
     column: ClassVar[str]
     """of the table beside the clips, without which there is no value"""
@@ -23,10 +22,6 @@ class SpokenMetric(UtteranceMetric):
     def __init__(self) -> None:
         super().__init__()
         self.noted: Facts = {}
-
-    @property
-    def version(self) -> str:
-        return "1"
 
     def beside(self, clip: Path) -> None:
         self.noted = facts(clip.parent).get(clip.stem, {})

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from ttsadapt.data.utterance import Utterance
-from ttsadapt.files import content_hash
 from ttsadapt.metrics.base import SILENT, UtteranceMetric
 from ttsadapt.metrics.signal import RATE, at_rate
+from ttsadapt.metrics.weights import hashed
 
 _ENTRY, _WEIGHTS = "utmos22_strong", "utmos22_strong_step7459_v1.pt"
 
@@ -24,7 +24,6 @@ class Utmos(UtteranceMetric):
     name: ClassVar[str] = "utmos"
     unit: ClassVar[str] = "MOS"
     better: ClassVar[str] = "higher"
-    higher_is_better = True
 
     def __init__(self, path: str | None = None, limit: int | None = None) -> None:
         super().__init__()
@@ -35,9 +34,9 @@ class Utmos(UtteranceMetric):
         return f"SpeechMOS {_ENTRY}"
 
     @property
-    def version(self) -> str:
+    def revision(self) -> str:
         weights = _weights()
-        return content_hash(weights) if weights.is_file() else ""
+        return hashed(weights) if weights.is_file() else ""
 
     def missing(self) -> str | None:
         how = f'torch.hub.load("tarepan/SpeechMOS:v1.2.0", "{_ENTRY}", trust_repo=True) puts it there where there is a network'

@@ -29,7 +29,6 @@ class VoiceSimilarity(UtteranceMetric):
     unit: ClassVar[str] = "cos x 100"
     steady: ClassVar[Mapping[str, float]] = {"gain": 3.0, "silence": 1e-4, "shift": 3.0}
     better: ClassVar[str] = "higher"
-    higher_is_better = True
     bounds: ClassVar[tuple[float, float]] = (-100, 100)
 
     def __init__(self, reference: Literal["voice", "recording"], recordings: int = 16) -> None:

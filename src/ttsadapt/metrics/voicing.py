@@ -21,7 +21,6 @@ class _Voicing(ParallelMetric):
     unit: ClassVar[str] = "%"
     steady: ClassVar[Mapping[str, float]] = {"gain": 2.0, "silence": 1e-6, "shift": 8.0}
     better: ClassVar[str] = "lower"
-    higher_is_better = False
     bounds: ClassVar[tuple[float, float]] = (0, 100)
 
 

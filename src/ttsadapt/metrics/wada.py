@@ -34,15 +34,10 @@ class WadaSNR(UtteranceMetric):
     bounds: ClassVar[tuple[float, float]] = (-20, 100)
     steady: ClassVar[Mapping[str, float]] = {"gain": 3.0, "silence": 1e-6, "shift": 0.1}
     better: ClassVar[str] = "higher"
-    higher_is_better = True
 
     @property
     def model(self) -> str:
         return "WADA-SNR, Gamma 0.4"
-
-    @property
-    def version(self) -> str:
-        return "1"
 
     def score(self, audio: Tensor, rate: int, utterance: Utterance) -> float:
         return wada_snr(trimmed(at_rate(audio, rate)).numpy())

@@ -26,7 +26,7 @@ class WavLMSimilarity(VoiceSimilarity):
         return f"{named(self.path)}, to the {self.reference}"
 
     @property
-    def version(self) -> str:
+    def revision(self) -> str:
         return fingerprint(self.path)
 
     def missing(self) -> str | None:

@@ -36,12 +36,19 @@ class Recognised(UtteranceMetric):
 
     def missing(self) -> str | None:
         line = self.first.missing()
+        if line is not None:  # metrics of one file share the recogniser of its first
+            line = line.replace("<name>", self.name.partition("_")[0])
         if line is None or self.otherwise is None:
             return line
         if other := self.otherwise.missing():
             return f"{line}; and {other}"
         tell(f"words are heard by {self.otherwise.model}: {line}")
         return None
+
+    @property
+    def settings(self) -> dict[str, str]:
+        """Those of the recogniser that is asked, too."""
+        return {k: v for k, v in super().settings.items() if k not in ("recogniser", "otherwise")} | self.recogniser.settings
 
     @property
     def model(self) -> str:
@@ -52,7 +59,7 @@ class Recognised(UtteranceMetric):
         return self.recogniser.normaliser
 
     @property
-    def version(self) -> str:
+    def revision(self) -> str:
         return self.recogniser.version
 
     def own_errors(self) -> dict[str, dict[str, float]]:
@@ -75,7 +82,6 @@ class WordErrorRate(Recognised):
     unit: ClassVar[str] = "%"
     steady: ClassVar[Mapping[str, float]] = {"silence": 1e-6}
     better: ClassVar[str] = "lower"
-    higher_is_better = False
     bounds: ClassVar[tuple[float, float]] = (0, float("inf"))
 
     def __init__(self, recogniser: Recogniser, otherwise: Recogniser | None, part: Part = "all") -> None:
@@ -118,14 +124,15 @@ class CharacterErrorRate(WordErrorRate):
 
 
 class Failed(WordErrorRate):
-    """100 when more than half of the words are wrong, else 0: one clip that fails can weigh more than many that stumble."""
+    """100 when more words are wrong than `above` %, else 0: one clip that fails can weigh more than many that stumble."""
 
     name: ClassVar[str] = "wer_failed"
     unit: ClassVar[str] = "% of clips"
+    share = True
     bounds: ClassVar[tuple[float, float]] = (0, 100)
 
     def __init__(self, recogniser: Recogniser, otherwise: Recogniser | None, above: float = 50.0) -> None:
-        """`above`: the word error rate in % from which a clip has failed."""
+        """`above`: the word error rate in % above which a clip has failed."""
         super().__init__(recogniser, otherwise)
         self.above = above
 

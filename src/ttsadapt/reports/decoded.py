@@ -8,9 +8,10 @@ from collections.abc import Mapping, Sequence
 from collections.abc import Set as AbstractSet
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from ttsadapt.errors import UserError
+from ttsadapt.metrics.rows import Row, goodness
 from ttsadapt.reports.numbers import Estimate, interval, paired
 from ttsadapt.reports.study import MetricInfo
 
@@ -22,8 +23,8 @@ Clip = tuple[str, str]
 
 class Value(NamedTuple):
     value: float
-    badness: float
-    """lower is better, whatever the metric's direction"""
+    goodness: float
+    """more is better, whatever the metric's direction"""
 
 
 @dataclass
@@ -33,6 +34,7 @@ class Compared:
     values: dict[str, dict[str, Value]]
     recordings: dict[str, Value]
     weights: dict[str, float]
+    share: bool
 
     def of(self, setting: str, which: str) -> dict[str, float] | None:
         found = self.recordings if setting == RECORDINGS else self.values.get(setting, {})
@@ -57,13 +59,13 @@ class Decoded:
         """None for a setting that cannot be compared with the others."""
         found = self.compared[metric]
         values = found.of(setting, "value")
-        return interval(values, found.weights, self.texts) if values else None
+        return interval(values, found.weights, self.texts, found.share) if values else None
 
     def change(self, setting: str, metric: str) -> Estimate | None:
         """Against the run's own setting, paired by utterance; positive = better."""
         found = self.compared[metric]
-        ours, own = (found.of(s, "badness") for s in (setting, self.default))
-        return paired(own, ours, found.weights, self.texts) if ours and own else None
+        ours, own = (found.of(s, "goodness") for s in (setting, self.default))
+        return paired(ours, own, found.weights, self.texts) if ours and own else None
 
     def best(self, metric: str) -> str | None:
         """The setting with the largest change; of equals the run's own, else the first."""
@@ -98,7 +100,7 @@ def read(path: Path) -> list[Decoded]:
         raise UserError(f"{path} is no table of settings ({error!r}): delete it and run `ttsadapt decode` again") from error
 
 
-def _decoded(on: str, rows: Sequence[Mapping[str, Any]]) -> Decoded:
+def _decoded(on: str, rows: Sequence[Row]) -> Decoded:
     spoken = [r for r in rows if r["setting"] != RECORDINGS]
     found = Decoded(on, texts={r["utterance"]: r["text"] for r in rows}, seeds=len({r["seed"] for r in spoken}))
     for r in spoken:
@@ -112,25 +114,25 @@ def _decoded(on: str, rows: Sequence[Mapping[str, Any]]) -> Decoded:
     return found
 
 
-def _compared(rows: Sequence[Mapping[str, Any]], default: str) -> Compared:
+def _compared(rows: Sequence[Row], default: str) -> Compared:
     """Of one metric's rows. A value that is not known counts for no setting."""
     known = [r for r in rows if math.isfinite(r["value"])]
     # The run's own setting is scored in every sweep: its judge is the one of today.
     judges = Counter((r["model"], r["version"]) for r in reversed(known) if r["setting"] == default)
     judge = judges.most_common(1)[0][0] if judges else None
     mine = [r for r in known if judge in (None, (r["model"], r["version"]))]
-    ideal = {r["utterance"]: r["value"] for r in mine if r["setting"] == RECORDINGS}
+    ideals = {r["utterance"]: r for r in mine if r["setting"] == RECORDINGS}
     clips: dict[str, dict[Clip, Value]] = {}
     for r in mine:
-        away = abs(r["value"] - ideal.get(r["utterance"], math.nan))
-        bad = {"lower": r["value"], "higher": -r["value"]}.get(r["better"], away)
-        clips.setdefault(r["setting"], {})[r["utterance"], r["seed"]] = Value(r["value"], bad)
+        value = Value(r["value"], goodness(r, ideals.get(r["utterance"])))
+        clips.setdefault(r["setting"], {})[r["utterance"], r["seed"]] = value
     recordings = clips.pop(RECORDINGS, {})
     names, common = shared({name: values.keys() for name, values in clips.items()}, default)
     said = {u for u, _ in common}
     values = {name: _averaged({c: clips[name][c] for c in common}) for name in clips if name in names}
     weights = {r["utterance"]: r["weight"] for r in mine}
-    return Compared(values, _averaged({c: v for c, v in recordings.items() if c[0] in said}), weights)
+    ceiling = _averaged({c: v for c, v in recordings.items() if c[0] in said})
+    return Compared(values, ceiling, weights, any(r.get("share") == "1" for r in mine))
 
 
 def _averaged(clips: Mapping[Clip, Value]) -> dict[str, Value]:

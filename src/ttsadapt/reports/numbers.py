@@ -2,12 +2,11 @@
 
 import math
 from collections.abc import Iterable, Mapping
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
 
-DRAWS = 2000
+from ttsadapt.metrics.intervals import interval as estimated
 
 
 class Estimate(NamedTuple):
@@ -40,33 +39,20 @@ def _is_number(value: Any) -> bool:
     return isinstance(value, int | float) and math.isfinite(value)
 
 
-@lru_cache(maxsize=64)
-def _draws(n: int) -> np.ndarray:
-    """(DRAWS, n) indices drawn with replacement; the same for every system, so that comparisons share their noise."""
-    return np.random.default_rng(0).integers(0, n, (DRAWS, n))
-
-
 def interval(
-    values: Mapping[str, float], weights: Mapping[str, float] | None = None, groups: Mapping[str, str] | None = None
+    values: Mapping[str, float],
+    weights: Mapping[str, float] | None = None,
+    groups: Mapping[str, str] | None = None,
+    share: bool = False,
 ) -> Estimate | None:
-    """Weighted mean over utterances with the percentile bootstrap's 95 % interval; None without a value.
+    """Weighted mean over utterances with its 95 % interval as `metrics.intervals` makes it; None without a value.
 
     All arguments are by utterance. `groups` (texts) are drawn as wholes; from a single group there is no interval. For what no
     run states of itself: seeds averaged, one run against another.
     """
-    known = [k for k, v in values.items() if math.isfinite(v) and (weights or {}).get(k, 1.0) > 0]
-    if not known:
-        return None
-    weight = np.array([(weights or {}).get(k, 1.0) for k in known])
-    value = np.array([values[k] for k in known])
-    _, index = np.unique([(groups or {}).get(k) or k for k in known], return_inverse=True)
-    total, part = np.bincount(index, weight), np.bincount(index, weight * value)
-    mean = float(part.sum() / total.sum())
-    if len(total) == 1:
-        return Estimate(mean, math.nan, math.nan, len(known))
-    drawn = _draws(len(total))
-    low, high = np.percentile(part[drawn].sum(1) / total[drawn].sum(1), [2.5, 97.5])
-    return Estimate(mean, float(low), float(high), len(known))
+    weight, group = [(weights or {}).get(k, 1.0) for k in values], [(groups or {}).get(k) or k for k in values]
+    found = estimated(list(values.values()), weights=weight, groups=group, share=share)
+    return Estimate(*found) if found.n else None
 
 
 def paired(

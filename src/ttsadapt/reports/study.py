@@ -3,17 +3,17 @@
 import csv
 import math
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from statistics import fmean
 from typing import Any
 
 from ttsadapt.errors import UserError
 from ttsadapt.files import read_json
+from ttsadapt.metrics.rows import RECORDED, UNTUNED, Judges, Row, judges_of, plain, tabled, utterance_of
 from ttsadapt.reports.settings import Settings, settings
 
 SETS = ("target", "source", "unseen", "ood")
-PREFIXES = ("recordings/", "resynthesis/", "base/")
+PREFIXES = (*RECORDED, UNTUNED)
 ACRONYMS = frozenset({"dnsmos", "utmos", "rmse"})
 Scores = dict[tuple[str, str], dict[str, float]]
 """{(set, metric): {utterance id: value}}"""
@@ -29,6 +29,8 @@ class MetricInfo:
     """"lower", "higher" or "near reference" """
     judges: tuple[tuple[str, str], ...] = ()
     """(model, version), all that occur"""
+    share: bool = False
+    """of clips, in %: each value is a hit or a miss"""
 
     @property
     def label(self) -> str:
@@ -61,6 +63,10 @@ class Run:
     settings: Settings = field(default_factory=dict)
     provenance: dict[str, Any] = field(default_factory=dict)
     scores: Scores = field(default_factory=dict)
+    goodness: Scores = field(default_factory=dict)
+    """as `scores`, turned so that more is better"""
+    judges: dict[tuple[str, str], Judges] = field(default_factory=dict)
+    """{(set, metric): who judged}"""
     weights: dict[tuple[str, str], float] = field(default_factory=dict)
     """{(metric, utterance id): weight in a mean}, such as its number of phones"""
     metrics: dict[str, MetricInfo] = field(default_factory=dict)
@@ -180,31 +186,31 @@ def read_run(folder: Path) -> Run:
 def _read_scores(run: Run, path: Path) -> None:
     if not path.is_file():
         return
-    said: dict[tuple[str, str], dict[str, list[float]]] = defaultdict(lambda: defaultdict(list))  # a value a seed
-    rows: dict[str, dict[str, str]] = {}
-    judges: dict[str, dict[tuple[str, str], None]] = defaultdict(dict)
+    rows: list[Row] = []
     with open(path, newline="", encoding="utf-8") as file:
         for number, row in enumerate(csv.DictReader(file), 2):
-            set_, id_, metric = _require(row, path, number)
-            rows[metric] = row
-            judges[metric][row.get("model") or "", row.get("version") or ""] = None
-            if math.isfinite(value := _number(row["value"], path, number)):
-                said[set_, metric][id_].append(value)
-                run.weights[metric, id_] = _number(row.get("weight") or "1", path, number)
-            plain = _plain(set_)
-            if (plain, id_) not in run.spoken:
-                run.spoken[plain, id_] = Spoken(id_, plain, row.get("text") or "", row.get("emotion") or "", row.get("speaker") or "")
-    run.scores = {key: {id_: fmean(values) for id_, values in found.items()} for key, found in said.items()}
-    run.metrics = {
-        name: MetricInfo(name, row.get("unit") or "", row.get("better") or "", tuple(judges[name])) for name, row in rows.items()
-    }
+            rows.append(_row(row, path, number))
+            said = plain(row["set"]), utterance_of(row)
+            if said not in run.spoken:
+                run.spoken[said] = Spoken(said[1], said[0], *(row.get(key) or "" for key in ("text", "emotion", "speaker")))
+    for name, metrics in tabled(rows).items():
+        for metric, found in metrics.items():
+            known = {u: r for u, r in found.items() if math.isfinite(r["value"])}
+            run.scores[name, metric] = {u: r["value"] for u, r in known.items()}
+            run.goodness[name, metric] = {u: r["goodness"] for u, r in known.items() if math.isfinite(r["goodness"])}
+            run.judges[name, metric] = judges_of(found.values())
+            run.weights |= {(metric, u): r["weight"] for u, r in known.items()}
+    for metric, row in {r["metric"]: r for r in rows}.items():
+        judges = dict.fromkeys(judge for (_, m), found in run.judges.items() if m == metric for judge in found)
+        run.metrics[metric] = MetricInfo(metric, row.get("unit") or "", row.get("better") or "", tuple(judges), bool(row.get("share")))
 
 
-def _require(row: dict[str, str], path: Path, number: int) -> tuple[str, str, str]:
+def _row(row: dict[str, str], path: Path, number: int) -> Row:
     for column in ("set", "utterance", "metric", "value"):
         if row.get(column) is None:
             raise UserError(f"{path}:{number}: no value in column {column!r}: delete the file and evaluate the run again")
-    return row["set"], row["utterance"].removesuffix(f"--s{row.get('seed')}"), row["metric"]
+    known = {key: _number(row.get(key) or default, path, number) for key, default in (("value", ""), ("weight", "1"))}
+    return row | {"text": row.get("text") or "", "better": row.get("better") or ""} | known
 
 
 def _number(text: str, path: Path, number: int) -> float:
@@ -212,11 +218,6 @@ def _number(text: str, path: Path, number: int) -> float:
         return float(text) if text.strip() else math.nan
     except ValueError as error:
         raise UserError(f"{path}:{number}: {text!r} is no number: delete the file and evaluate the run again") from error
-
-
-def _plain(set_: str) -> str:
-    """ "base/target" -> "target"."""
-    return next((set_[len(p) :] for p in PREFIXES if set_.startswith(p)), set_)
 
 
 def _curves(path: Path) -> dict[str, list[tuple[int, float]]]:
@@ -247,7 +248,7 @@ def _merge_metrics(runs: list[Run]) -> dict[str, MetricInfo]:
     for run in runs:
         for name, info in {**_summary_metrics(run), **run.metrics}.items():
             known = merged.get(name, info)
-            merged[name] = MetricInfo(name, info.unit, info.better, tuple(dict.fromkeys(known.judges + info.judges)))
+            merged[name] = replace(info, judges=tuple(dict.fromkeys(known.judges + info.judges)))
     return merged
 
 

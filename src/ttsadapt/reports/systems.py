@@ -1,8 +1,8 @@
 """Systems: what a row of a table stands for. Runs that differ in nothing but their seed are one system."""
 
 import math
-from collections import defaultdict
-from collections.abc import Iterable
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +11,7 @@ import numpy as np
 
 from ttsadapt.errors import UserError
 from ttsadapt.files import inside
+from ttsadapt.metrics.rows import Judges
 from ttsadapt.reports.numbers import Estimate, interval, paired
 from ttsadapt.reports.settings import differences
 from ttsadapt.reports.study import MetricInfo, Run, Study
@@ -46,12 +47,18 @@ class System:
     def values(self, set_: str, metric: str) -> dict[str, float]:
         """Per utterance, averaged over runs: seeds are averaged before anything is resampled."""
         if (set_, metric) not in self._values:
-            gathered: dict[str, list[float]] = defaultdict(list)
-            for run, prefix in self.sources:
-                for id_, value in run.scores.get((prefix + set_, metric), {}).items():
-                    gathered[id_].append(value)
-            self._values[set_, metric] = {k: sum(v) / len(v) for k, v in gathered.items()}
+            self._values[set_, metric] = _averaged([run.scores.get((prefix + set_, metric), {}) for run, prefix in self.sources])
         return self._values[set_, metric]
+
+    def goodness(self, set_: str, metric: str, judges: Judges | None = None) -> dict[str, float]:
+        """As `values`, turned so that more is better; what is best near the reference counts its distance to the recording. Only of
+        runs that `judges` have judged, None: of all."""
+        kept = [(run, (prefix + set_, metric)) for run, prefix in self.sources]
+        return _averaged([run.goodness.get(key, {}) for run, key in kept if judges is None or run.judges.get(key) == judges])
+
+    def judges(self, set_: str, metric: str) -> Counter[Judges]:
+        """How many runs were judged by whom."""
+        return Counter(found for run, prefix in self.sources if (found := run.judges.get((prefix + set_, metric))))
 
     def weights(self, metric: str) -> dict[str, float]:
         """By utterance; all runs weigh an utterance alike."""
@@ -61,12 +68,15 @@ class System:
         """By utterance: what is drawn as a whole when an interval is estimated."""
         return {id_: said.text for run in self.runs for (kind, id_), said in run.spoken.items() if kind == set_}
 
+    def share(self, metric: str) -> bool:
+        return any(run.metrics[metric].share for run in self.runs if metric in run.metrics)
+
     def estimate(self, set_: str, metric: str) -> Estimate | None:
         """What the runs' summaries agree on; where seeds differ, the mean over utterances after averaging the seeds."""
         stated = {e for run, prefix in self.sources if (e := _stated(run, prefix + set_, metric))}
         if len(stated) == 1:
             return stated.pop()
-        return interval(self.values(set_, metric), self.weights(metric), self.texts(set_))
+        return interval(self.values(set_, metric), self.weights(metric), self.texts(set_), self.share(metric))
 
     def spread(self, set_: str, metric: str) -> float | None:
         """Standard deviation over seeds of the run's mean; None for a single run."""
@@ -94,6 +104,14 @@ class System:
             if path.is_file():
                 return path
         return None
+
+
+def _averaged(found: Iterable[Mapping[str, float]]) -> dict[str, float]:
+    gathered: dict[str, list[float]] = defaultdict(list)
+    for values in found:
+        for id_, value in values.items():
+            gathered[id_].append(value)
+    return {k: sum(v) / len(v) for k, v in gathered.items()}
 
 
 def _stated(run: Run, set_: str, metric: str) -> Estimate | None:
@@ -127,23 +145,14 @@ class Systems(list[System]):
         return next((s for s in self if s.kind == kind and s.backbone in ("", backbone)), None)
 
     def improvement(self, metric: MetricInfo, set_: str, ours: System, other: System) -> Estimate | None:
-        """How much better `ours` is than `other`, paired by utterance; positive = better, whatever the metric's direction."""
-        a, b = (self._badness(metric, set_, s) for s in (ours, other))
-        return paired(b, a, ours.weights(metric.name), ours.texts(set_))
-
-    def goodness(self, metric: MetricInfo, set_: str, system: System) -> dict[str, float]:
-        """By utterance, turned so that more is better; what is best near the reference counts its distance to the recording."""
-        return {k: -v for k, v in self._badness(metric, set_, system).items()}
-
-    def _badness(self, metric: MetricInfo, set_: str, system: System) -> dict[str, float]:
-        values = system.values(set_, metric.name)
-        if metric.better == "lower":
-            return values
-        if metric.better == "higher":
-            return {k: -v for k, v in values.items()}
-        recordings = self.of_kind("ceiling", system.backbone)
-        reference = recordings.values(set_, metric.name) if recordings else {}
-        return {k: abs(v - reference[k]) for k, v in values.items() if k in reference}
+        """How much better `ours` is than `other`, paired by utterance; positive = better, whatever the metric's direction. Of runs that
+        the same judges have judged, None where there are none."""
+        shared = ours.judges(set_, metric.name) & other.judges(set_, metric.name)
+        if not shared:
+            return None
+        (judges, _), *_ = shared.most_common(1)
+        after, before = (s.goodness(set_, metric.name, judges) for s in (ours, other))
+        return paired(after, before, ours.weights(metric.name), ours.texts(set_))
 
     def change(self, kind: str, metric: MetricInfo, system: System) -> Estimate | None:
         """`kind` "gain" (on target, positive = better) or "forgetting" (on source, positive = worse), against the base."""

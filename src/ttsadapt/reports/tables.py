@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from ttsadapt.reports.compare import Cell, Column, Group, Preservation, change_table, main_table, reading
 from ttsadapt.reports.numbers import Estimate, count, percent, seconds
 from ttsadapt.reports.systems import System, Systems
+from ttsadapt.text_table import aligned
 
 NOTE = "95\u00a0% intervals: bootstrap over texts. Gain and forgetting: paired by utterance against the untuned model."
 ROLES = {"ceiling": "ceiling", "vocoder": "vocoder's ceiling", "floor": "floor", "adapted": ""}
@@ -179,11 +180,10 @@ def _console_block(rows: Sequence[System], group: Group, width: int) -> list[str
             left_out.append(column.metric.label)
         else:
             columns.append(candidate)
-    widths = [max(map(len, c)) for c in columns]
-    lines = ["  ".join(v.ljust(w) if i == 0 else v.rjust(w) for i, (v, w) in enumerate(zip(row, widths))).rstrip() for row in zip(*columns)]
-    rule = "  ".join("─" * w for w in widths)
+    head, *rows_below = zip(*columns)
+    lines = aligned([head, ["─" * max(map(len, c)) for c in columns], *rows_below])
     more = textwrap.wrap(f"(more in the report: {', '.join(left_out)})", width) if left_out else []
-    return [lines[0], rule, *lines[1:], *more]
+    return [*lines, *more]
 
 
 def _console_cell(cell: Cell, digits: int) -> str:

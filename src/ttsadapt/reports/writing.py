@@ -36,7 +36,7 @@ def write_report(study_folder: Path) -> Path:
     for name, figure in pictures.items():
         plots.save_png(figure, study_folder / "plots" / f"{name}.png")
     page = study_folder / "report.html"
-    told, asked = divergence.words(found), sections(study_folder, systems)
+    told, asked = divergence.words(found), sections(study_folder)
     write_text(page, render(systems, changes, preservation, heard, figures, stages, data, told, sweeps, asked))
     return page
 

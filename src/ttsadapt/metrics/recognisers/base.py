@@ -9,13 +9,14 @@ from torch import Tensor
 
 from ttsadapt.data.utterance import Utterance
 from ttsadapt.metrics.base import Unknown
+from ttsadapt.metrics.configured import Configured
 from ttsadapt.metrics.recognisers.normaliser import normalised, version
 
 if TYPE_CHECKING:
     from ttsadapt.artifacts import Artifact
 
 
-class Recogniser(ABC):
+class Recogniser(Configured, ABC):
     """Audio in, words out. The constructor does no work."""
 
     @property

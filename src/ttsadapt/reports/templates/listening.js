@@ -71,10 +71,10 @@
     const typing = event.target.matches?.("input[type=text], select");
     if (!typing && !event.ctrlKey && !event.metaKey && !event.altKey && !event.repeat) keys(event);
   });
-  let leave = () => {};
+  let heard = []; // the players of the screen that is shown
   const show = (title, ...children) => {
-    leave();
-    leave = () => {};
+    for (const player of heard) player.close();
+    heard = [];
     keys = () => {};
     const heading = make("h1", { tabIndex: -1 }, title);
     stage.replaceChildren(...(title ? [heading] : []), ...children);
@@ -82,9 +82,10 @@
     scrollTo(0, 0);
     if (title) heading.focus({ preventScroll: true });
   };
+  const once = (element, action) => element.addEventListener("click", (event) => { if (event.detail < 2) action(); }); // not for the second of two quick clicks
   const button = (text, action, className = "go") => {
     const made = make("button", { type: "button", className }, text);
-    made.addEventListener("click", action);
+    once(made, action);
     return made;
   };
 
@@ -100,7 +101,7 @@
       const bar = make("span", { className: "bar" });
       const element = make("button", { type: "button", className: "player" }, make("span", { className: "name" }, label),
         make("span", { className: "does" }, sign, does), bar);
-      const player = { name, audio, element, url, plays: 0 };
+      const player = { name, element, plays: 0 };
       const draw = () => {
         const playing = !audio.paused && !audio.ended;
         sign.textContent = playing ? "■" : player.plays ? "✓" : "▶";
@@ -119,8 +120,12 @@
         audio.currentTime = 0;
         draw();
       };
+      player.close = () => {
+        audio.pause();
+        URL.revokeObjectURL(url);
+      };
       const failed = (error) => {
-        if (error?.name === "AbortError") return;
+        if (error?.name === "AbortError" || !element.isConnected) return;
         if (!stage.querySelector(".unplayable")) stage.append(make("div", { className: "notice bad unplayable", role: "alert" }, make("p", {}, words.unplayable)));
       };
       audio.addEventListener("error", () => failed(audio.error));
@@ -131,15 +136,9 @@
         draw();
         onHeard(made);
       });
-      element.addEventListener("click", player.toggle);
+      once(element, player.toggle);
       return player;
     });
-    leave = () => {
-      for (const player of made) {
-        player.audio.pause();
-        URL.revokeObjectURL(player.url);
-      }
-    };
     return made;
   };
 
@@ -189,10 +188,8 @@
     const code = page.training[0] ?? page.sheets[0][0];
     const clip = page.trials[code].clips.at(-1);
     const [player] = players([["sample", clip[1]]], () => { ready.disabled = false; });
-    const undo = leave;
-    leave = () => {};
     show(words.sound_title, make("p", {}, words.sound), make("div", { className: "players" }, player.element), ready);
-    leave = undo;
+    heard = [player];
   };
 
   const between = (title, text, label, action) => {
@@ -216,8 +213,6 @@
       for (const { input } of answers) input.disabled = false;
       first.textContent = "";
     });
-    const undo = leave;
-    leave = () => {};
     const finish = () => {
       const chosen = answers.find(({ input }) => input.checked);
       if (chosen && !chosen.input.disabled) {
@@ -231,7 +226,7 @@
     const help = fill(words.keys, { play: letters.join(" "), answers: `1–${answers.length}` });
     show("", ...(asked.text ? [make("p", { className: "said" }, make("q", {}, asked.text))] : []),
       make("div", { className: "players" }, ...made.map((p) => p.element)), first, list, on, make("p", { className: "foot keys" }, help));
-    leave = undo;
+    heard = made;
     made[0].element.focus({ preventScroll: true });
     keys = (event) => {
       const player = letters.indexOf(event.key.toUpperCase());
@@ -299,6 +294,7 @@
     const told = make("p", {});
     const retry = button(words.send, () => send(), "plain");
     retry.hidden = true;
+    const mine = state;
     const send = async () => {
       told.textContent = words.sending;
       retry.hidden = true;
@@ -306,8 +302,8 @@
         const answer = await fetch(page.post, { method: "POST", body: result() }); // plain text: no preflight
         if (!answer.ok) throw new Error(String(answer.status));
         told.textContent = words.sent;
-        state.sent = true;
-        keep();
+        mine.sent = true;
+        if (state === mine) keep(); // not when somebody else has begun meanwhile
       } catch {
         told.textContent = words.not_sent;
         retry.hidden = false;
@@ -331,6 +327,17 @@
     break: () => between(words.main_title, [...(state.instructed ? [] : page.instructions), words.main], words.main_start, () => next("main")),
   };
   const go = () => screens[state.stage]();
+
+  addEventListener("storage", (event) => { // two tabs would write over each other's answers: the one used last goes on
+    if (event.key !== slot) return;
+    show(words.elsewhere_title, make("p", {}, words.elsewhere), button(words.here, () => location.reload()));
+  });
+  addEventListener("pageshow", (event) => { // back to a page that the browser has kept as it was, though answers may have been given since
+    if (event.persisted && keeps) location.reload();
+  });
+  addEventListener("beforeunload", (event) => {
+    if (!keeps && state) event.preventDefault();
+  });
 
   document.getElementById("theme").addEventListener("click", () => {
     const root = document.documentElement;

@@ -92,6 +92,17 @@ REFUSED = {
     ): r"checkpoint.monitor=valid/target/mcd is not logged.*valid/source/loss.*validation.metric=\[mcd\]",
     ("checkpoint.monitor=valid/tarjet/loss",): "is not logged: did you mean 'valid/target/loss'",
     ("validation.metric=[pauses]", "checkpoint.monitor=valid/target/pauses"): "near reference.*checkpoint.mode=min or max",
+    ("validation.metric=[per,capped]",): r"validation.metric=\[capped\] is not heard",
+    (
+        "checkpoint.score=best",
+        "trainer.val_every=13",
+    ): "valid/target/loss is known every 13 steps .trainer.val_every. and trainer.max_steps=12",
+    (
+        "checkpoint.score=best",
+        "checkpoint.monitor=valid/target/mcd",
+        "validation.metric=[mcd]",
+        "validation.every=3",
+    ): r"known every 18 steps \(trainer.val_every \* validation.every\)",
 }
 
 
@@ -103,6 +114,16 @@ def test_what_cannot_be_monitored_is_one_line_before_anything_trains(mini, asked
     with pytest.raises(ConfigError, match=REFUSED[asked]) as error:
         train(cfg)
     assert "\n" not in str(error.value) and not (run_folder(cfg) / "checkpoints").exists()
+
+
+def test_there_is_no_best_without_a_validation(mini):
+    from ttsadapt.choice import refuse_best_of_none
+
+    refuse_best_of_none(mini(), {}, [])
+    cfg = mini("checkpoint.score=best")
+    refuse_best_of_none(cfg, {}, ["source"])
+    with pytest.raises(ConfigError, match="no valid split"):
+        refuse_best_of_none(cfg, {}, [])
 
 
 def test_a_head_may_be_monitored(mini):

@@ -103,11 +103,11 @@ def test_a_sweep_scores_what_has_not_been_scored(spoken, monkeypatch, capsys):
     table = (folder / "decoding.csv").read_bytes()
     assert sweep(cfg, folder, grid={"temperature": [0.1, 2]}) == rows and (folder / "decoding.csv").read_bytes() == table
     assert len(said) == 3 and "3 of 3 settings and seeds are scored already" in capsys.readouterr().out
-    more = sweep(cfg, folder, grid={"temperature": [0.1, 1.0]}, seeds=2)
-    assert len(said) == 3 + 1 + 3 and [r for r in more if r in rows] == rows
+    more = sweep(cfg, folder, grid={"temperature": [0.1, 1.0]})
+    assert len(said) == 3 + 1 and [r for r in more if r in rows] == rows
     found = json.loads((folder / "decoding.json").read_text())
     (only,) = found
-    assert len(only["settings"]) == 4 and only["seeds"] == 2 and set(only["best"]) == {"energy_range", "articulation"}
+    assert len(only["settings"]) == 4 and only["seeds"] == 1 and set(only["best"]) == {"energy_range", "articulation"}
     ideal = {r["utterance"]: float(r["value"]) for r in rows if r["setting"] == "recordings" and r["metric"] == "energy_range"}
     away = {}  # of each setting, how far from the recording each clip is
     for r in more:
@@ -163,23 +163,73 @@ def test_nothing_to_compare_is_one_line(spoken):
     _, folder = spoken
     with pytest.raises(ConfigError, match="decoding has no value"):
         run(composed(name="decode"), folder, [])
+    for asked, why in (
+        ("evaluation.seeds=[]", r"evaluation.seeds=\[\]: give at least one seed"),
+        ("metric=[]", r"metric=\[\] compares nothing"),
+        ("metric=[wavlm_sv]", r"metric=\[wavlm_sv\]: none of them can be computed on this machine"),
+    ):
+        with pytest.raises(ConfigError, match=why):
+            run(composed("decoding.temperature=1", asked, name="decode"), folder, [asked])
+
+
+SETTINGS = ['{"temperature": 0.5, "top_k": 5.0}', '{"temperature": 1.0, "top_k": 5.0}', '{"temperature": 1.5, "top_k": 5.0}']
+"""the first is the run's own"""
+
+
+def write(path, rows):
+    from ttsadapt.sweeping import COLUMNS
+
+    with open(path, "w", newline="") as file:
+        writer = csv.DictWriter(file, COLUMNS)
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def scored(setting, values, seed=0, version="1"):
+    """A row for each of `values`, of one sentence after the other."""
+    about = {"set": "target.valid", "seed": seed, "metric": "per", "unit": "%", "better": "lower", "model": "x", "version": version}
+    about |= {"setting": setting, "default": int(setting == SETTINGS[0]), "weight": 1}
+    return [about | {"utterance": f"u{i}", "text": f"t{i}", "value": value} for i, value in enumerate(values)]
+
+
+def test_settings_are_ranked_by_the_clips_that_all_of_them_have(tmp_path):
+    """One that was scored on the easiest sentence alone, or by another judge, is not the best."""
+    from ttsadapt.reports.decoding import read, report, words
+
+    own, better, other = SETTINGS
+    rows = [*scored(own, [1, 20, 20, 20]), *scored(better, [2, 18, 18, float("nan")]), *scored(other, [3])]
+    rows += [*scored(own, [5, 20, 20, 20], seed=1), *scored(better, [9, 9, 9, 9], seed=2)]
+    write(tmp_path / "decoding.csv", rows)
+    (found,) = read(tmp_path / "decoding.csv")
+    assert found.best("per") == better and found.left_out("per") == 1
+    assert found.change(better, "per").mean == pytest.approx(1) and found.change(better, "per").n == 3
+    assert found.estimate(own, "per").mean == pytest.approx(41 / 3) and found.estimate(other, "per") is None
+    assert "(best of 2, so it flatters); 1 left out: not scored on the same clips by the same judge" in words(found)[0]
+    assert report(tmp_path)[-1].endswith(": decoding.csv, decoding.json, decoding.png")
+    assert json.loads((tmp_path / "decoding.json").read_text())[0]["best"]["per"]["left_out"] == 1
+    write(tmp_path / "decoding.csv", [*scored(own, [4, 4]), *scored(better, [1, 1], version="0"), *scored(other, [3, 9])])
+    (found,) = read(tmp_path / "decoding.csv")
+    assert found.best("per") == own and found.left_out("per") == 1 and found.change(other, "per").mean == -2
+
+
+def test_what_is_not_drawn_is_not_said_to_be_written(tmp_path):
+    from ttsadapt.reports.decoding import report
+
+    write(tmp_path / "decoding.csv", scored(SETTINGS[0], [1, 2]))
+    assert report(tmp_path)[-1] == f"written to {tmp_path}: decoding.csv, decoding.json" and not (tmp_path / "decoding.png").exists()
 
 
 def test_the_best_is_where_the_metric_likes_it_with_the_default_beside_it(tmp_path):
     from ttsadapt.reports.decoding import read, report, words
-    from ttsadapt.sweeping import COLUMNS
 
-    settings = ['{"temperature": 0.5, "top_k": 5.0}', '{"temperature": 1.0, "top_k": 5.0}', '{"temperature": 1.5, "top_k": 5.0}']
+    settings = SETTINGS
     values = {"per": ("lower", [10, 8, 20]), "mos": ("higher", [3, 2.5, 2])}
     rows = [
         {"set": "target.valid", "setting": s, "default": int(i == 0), "seed": seed, "utterance": f"u{u}", "metric": m, "unit": "%",
          "better": better, "value": levels[i] * (1 + 0.01 * u) + seed, "model": "x", "version": "1", "text": f"t{u}", "weight": 1}
         for m, (better, levels) in values.items() for i, s in enumerate(settings) for seed in (0, 1) for u in range(6)
     ]  # fmt: skip
-    with open(tmp_path / "decoding.csv", "w", newline="") as file:
-        writer = csv.DictWriter(file, COLUMNS)
-        writer.writeheader()
-        writer.writerows(rows)
+    write(tmp_path / "decoding.csv", rows)
     (found,) = read(tmp_path / "decoding.csv")
     assert [found.best(m) for m in ("per", "mos")] == [settings[1], settings[0]] and found.varied == ["temperature"]
     assert found.estimate(settings[1], "per").mean == pytest.approx(8 * 1.025 + 0.5) and found.estimate(settings[1], "per").n == 6

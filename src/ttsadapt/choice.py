@@ -24,11 +24,19 @@ SIGN: dict[str, Literal["min", "max"]] = {"lower": "min", "higher": "max"}
 
 
 def listeners(cfg: DictConfig) -> dict[str, UtteranceMetric]:
-    """The metrics that `validation.metric` names, with the run's own settings where it has them. ConfigError for a name of none."""
+    """The metrics that `validation.metric` names, with the run's own settings where it has them.
+
+    ConfigError for a name of none, and for one that looks at more than the sound.
+    """
     nodes: dict[str, Any] = {}
     for name in (cfg.get("validation") or {}).get("metric") or ():
         nodes |= {name: cfg.metric[name]} if name in cfg.metric else _composed(name)
-    return assembled(nodes)
+    metrics = assembled(nodes)
+    if unheard := next((name for name, metric in metrics.items() if metric.spoken_only), None):
+        raise ConfigError(
+            f"validation.metric=[{unheard}] is not heard: it reads what is noted of finished clips; leave it to metric=[{unheard}]"
+        )
+    return metrics
 
 
 def _composed(name: str) -> dict[Any, Any]:
@@ -83,6 +91,25 @@ def refuse_unknown_monitor(assembly: Assembly, backbone: Backbone, sets: Sequenc
         scores = f", and what validation.metric=[{name}] would add if it is a metric" if name not in heads else ""
         near = hint(monitor, known)
         raise ConfigError(f"checkpoint.monitor={monitor} is not logged{near}: there are {', '.join(sorted(known))}{scores}")
+
+
+def refuse_best_of_none(cfg: DictConfig, metrics: Mapping[str, UtteranceMetric], sets: Sequence[str]) -> None:
+    """ConfigError for `checkpoint.score=best` when no validation of the run will give the monitored value.
+
+    `metrics` are listened to, `sets` are validated.
+    """
+    if cfg.checkpoint.score != "best":
+        return
+    monitor, steps = cfg.checkpoint.monitor, cfg.trainer.max_steps
+    if not sets:
+        raise ConfigError("checkpoint.score=best: the data have nothing to validate on (no valid split): set checkpoint.score=last")
+    heard = cfg.validation.every if monitor.rpartition("/")[2] in metrics else 1
+    if steps and cfg.trainer.val_every * heard > steps:
+        every = "trainer.val_every * validation.every" if heard > 1 else "trainer.val_every"
+        raise ConfigError(
+            f"checkpoint.score=best: {monitor} is known every {cfg.trainer.val_every * heard} steps ({every}) "
+            f"and trainer.max_steps={steps}: validate more often or set checkpoint.score=last"
+        )
 
 
 def scored_weights(cfg: DictConfig, folder: Path) -> Path:

@@ -31,15 +31,16 @@ from ttsadapt.metrics.available import assembled
 from ttsadapt.metrics.rows import read_scores
 from ttsadapt.run import build_learner, look
 from ttsadapt.scoring import judge_needs, score_run
+from ttsadapt.trainer import device_of
 
 
-def restored(folder: Path) -> tuple[Assembly, Learner]:
-    """A run's tuned model, from its folder alone."""
+def restored(folder: Path, device: torch.device | str = "cpu") -> tuple[Assembly, Learner]:
+    """A run's tuned model, from its folder alone, on the `device`."""
     cfg = OmegaConf.load(folder / "config.yaml")
     assembly = Assembly(cfg)  # type: ignore[arg-type]
     ensure(*assembly.corpora)
     ensure(*assembly.needs())
-    return assembly, _tuned(assembly, folder)
+    return assembly, _tuned(assembly, folder).to(device)
 
 
 def _tuned(assembly: Assembly, folder: Path) -> Learner:
@@ -84,7 +85,7 @@ def evaluate(cfg: DictConfig, folder: Path, asked: Sequence[str]) -> None:
     Scores of sets and by metrics that are not scored again stay.
     """
     before = [] if not (folder / "scores.csv").is_file() else read_scores(folder / "scores.csv")
-    assembly, learner = restored(folder)
+    assembly, learner = restored(folder, device_of(cfg.trainer.accelerator, cfg.trainer.devices))
     for group in ("evaluation", "metric"):
         put_onto(assembly.cfg, cfg, asked, group)
     metrics = assembled(assembly.cfg.metric)
@@ -104,7 +105,7 @@ def synthesize(cfg: DictConfig, folder: Path) -> None:
     """Speak `text` with the voice and emotion asked for."""
     if cfg.threads:
         torch.set_num_threads(cfg.threads)
-    assembly, learner = restored(folder)
+    assembly, learner = restored(folder, device_of(cfg.accelerator))
     learned = assembly.utterances(f"{assembly.learnt}.train")
     voice = next((u for u in learned if cfg.speaker in (None, u.speaker)), None)
     voices = {u.speaker: u for name in assembly.names() for u in assembly.utterances(name)}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from omegaconf import DictConfig
 
 from ttsadapt.analysis.forgetting import DEFINITIONS, Scores, plain, with_intervals
@@ -22,6 +23,7 @@ from ttsadapt.metrics.available import assembled
 from ttsadapt.metrics.intervals import Interval, paired_interval
 from ttsadapt.metrics.rows import Row, by_utterance, other_judge, read_scores, write_scores
 from ttsadapt.scoring import sentences, spoken_scores
+from ttsadapt.trainer import device_of
 
 UNTUNED = "untuned"
 
@@ -112,7 +114,8 @@ class Elsewhere(Artifact):
         self.folder = model.folder / "elsewhere" / digest([said, task.judged, list(task.cfg.evaluation.seeds)])
 
     def build(self, folder: Path) -> None:
-        learner, data = _learner(self.model.folder), self.task.assembly
+        trainer = self.model.cfg.trainer
+        learner, data = _learner(self.model.folder, device_of(trainer.accelerator, trainer.devices)), self.task.assembly
         # A voice that the model has not heard of yet is told to it, as it would be to any user's: its weights stay.
         voices = [u for n in data.names() if n.endswith(".train") for u in data.utterances(n)]
         learner.backbone.frontend.enroll(voices)
@@ -125,10 +128,10 @@ class Elsewhere(Artifact):
 
 
 @lru_cache(maxsize=1)
-def _learner(run: Path) -> Learner:
+def _learner(run: Path, device: torch.device) -> Learner:
     from ttsadapt.finished import restored
 
-    return restored(run)[1]
+    return restored(run, device)[1]
 
 
 @dataclass

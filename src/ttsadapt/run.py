@@ -15,7 +15,7 @@ from safetensors.torch import save
 from ttsadapt.artifacts import ensure
 from ttsadapt.assembly import Assembly, Run, run_lock
 from ttsadapt.callbacks.samples import Samples
-from ttsadapt.choice import checkpoints_of, choose, direction, listen, listeners, refuse_unknown_monitor
+from ttsadapt.choice import checkpoints_of, choose, direction, listen, listeners, refuse_best_of_none, refuse_unknown_monitor
 from ttsadapt.config.base import untuned_config
 from ttsadapt.config.identity import code_hash, run_folder, run_id, status
 from ttsadapt.data.features import FeatureSet
@@ -29,7 +29,7 @@ from ttsadapt.metrics.available import assembled
 from ttsadapt.provenance import Stopwatch, provenance
 from ttsadapt.scoring import judge_needs, score_run
 from ttsadapt.strategies.base import Mix, Strategy, Study, generator
-from ttsadapt.trainer import build_loggers, build_trainer
+from ttsadapt.trainer import build_loggers, build_trainer, device_of
 
 
 def is_main() -> bool:
@@ -79,6 +79,8 @@ def _train(cfg: DictConfig, folder: Path) -> float | None:
     metrics = assembled(cfg.metric)
     ears = listeners(cfg) if cfg.strategy else {}
     ensure(*assembly.corpora)  # what follows reads them
+    if cfg.strategy:
+        refuse_best_of_none(cfg, ears, valid_sets(assembly))
     ensure(*assembly.needs(), *judge_needs(assembly, metrics), *judge_needs(assembly, ears))
     learner, claims = build_learner(assembly)
     if claims and not assembly.pretrained and set(cfg.strategy) != {"full"} and is_main():
@@ -106,7 +108,8 @@ def _train(cfg: DictConfig, folder: Path) -> float | None:
         chosen = choose(cfg, learner, checkpoints)
         _keep(learner, assembly, folder)
     # The training graph is gone: what follows looks at the tuned model only.
-    learner.eval().to("cpu" if trainer is None else trainer.strategy.root_device)
+    wanted = cfg.trainer
+    learner.eval().to(device_of(wanted.accelerator, wanted.devices) if trainer is None else trainer.strategy.root_device)
     untuned = Run(untuned_config(cfg), first=assembly.needs()) if claims and assembly.pretrained and metrics else None
     scored = score_run(assembly, learner, metrics, folder, untuned)
     summary = summarise(cfg, learner, stopwatch) | chosen | scored

@@ -14,14 +14,13 @@ from ttsadapt.assembly import Assembly, Run
 from ttsadapt.backbones.base import Backbone, to_device
 from ttsadapt.data.features import FeatureSet
 from ttsadapt.data.utterance import Utterance
-from ttsadapt.errors import ConfigError
 from ttsadapt.evaluation import References, score_set, summarise
 from ttsadapt.files import digest, read_json, write_json
 from ttsadapt.learner import Learner
 from ttsadapt.metrics.base import UtteranceMetric
 from ttsadapt.metrics.rows import RECORDED, UNTUNED, Row, judges_of, plain, read_scores, write_scores
 from ttsadapt.metrics.subset import subset
-from ttsadapt.speaking import clock, speak
+from ttsadapt.speaking import clock, refuse_seeds, speak
 
 
 def score_run(
@@ -67,8 +66,7 @@ def spoken_scores(
 
     Where a metric asks for it the first seed is also spoken sentence by sentence, against the clock.
     """
-    if not seeds or len(set(seeds)) < len(seeds):
-        raise ConfigError(f"evaluation.seeds={list(seeds)}: give at least one seed, each once")
+    refuse_seeds(seeds)
     rows: list[Row] = []
     for seed, suffix in suffixes(seeds).items():
         audio = speak(backbone, utterances, folder, title or name, seed, suffix)

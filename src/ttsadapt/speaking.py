@@ -1,7 +1,7 @@
 """Speech of a model for the sentences of a set, on disk, with what is known of how it was spoken."""
 
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -13,6 +13,7 @@ from ttsadapt.backbones.base import Backbone, Request
 from ttsadapt.backbones.ending import watched
 from ttsadapt.data.audio import save
 from ttsadapt.data.utterance import Utterance
+from ttsadapt.errors import ConfigError
 from ttsadapt.metrics.sidecar import note
 
 
@@ -31,37 +32,41 @@ def speak(
     return paths
 
 
+def refuse_seeds(seeds: Sequence[int]) -> None:
+    """ConfigError when sentences cannot be spoken with each of them."""
+    if not seeds or len(set(seeds)) < len(seeds):
+        raise ConfigError(f"evaluation.seeds={list(seeds)}: give at least one seed, each once")
+
+
 def clock(backbone: Backbone, utterances: Sequence[Utterance], folder: Path, seed: int = 0) -> None:
     """Speak each utterance alone and note how long it took, after one that is not counted: seconds to the first and to the last sample.
 
-    A backbone that has a method `stream(request)` (an iterator over pieces of the waveform) is timed by it; of another the first
-    sample is there when the last one is. Times are noted beside the clips of `folder`, which stay as they are.
+    Pieces are those of `Backbone.stream`; of a model that has none of its own the first sample is there when the last one is. Times
+    are noted beside the clips of `folder`, which stay as they are.
     """
     requests = [replace(backbone.frontend.request(u), seed=seed) for u in utterances]
-    pieces: Callable[[Request], Iterator[Tensor]] | None = getattr(backbone, "stream", None)
+    streams = type(backbone).stream is not Backbone.stream
     device = next(backbone.parameters()).device
     for request in requests[:1]:
-        _timed(backbone, request, pieces, device)
+        _timed(backbone, request, device)
     found = {}
     for request in tqdm(requests, "speaking against the clock", unit="utt", leave=False):
-        first, last, samples = _timed(backbone, request, pieces, device)
-        times = {"seconds": f"{last:.6f}", "first_audio": f"{first:.6f}", "streamed": str(int(pieces is not None))}
+        first, last, samples = _timed(backbone, request, device)
+        times = {"seconds": f"{last:.6f}", "first_audio": f"{first if streams else last:.6f}", "streamed": str(int(streams))}
         found[request.id] = times | {"duration": f"{samples / backbone.sample_rate:.6f}", "device": _named(device)}
     note(folder, found)
 
 
-def _timed(
-    backbone: Backbone, request: Request, pieces: Callable[[Request], Iterator[Tensor]] | None, device: torch.device
-) -> tuple[float, float, int]:
+def _timed(backbone: Backbone, request: Request, device: torch.device) -> tuple[float, float, int]:
     """Seconds to the first sample and to the last, and how many there are."""
     _wait(device)
     start, first, samples = time.perf_counter(), None, 0
-    for piece in pieces(request) if pieces else backbone.synthesize([request]):
+    for piece in backbone.stream(request):
         _wait(device)
         first = first or time.perf_counter() - start
         samples += len(piece)
     whole = time.perf_counter() - start
-    return first if first and pieces else whole, whole, samples
+    return first or whole, whole, samples
 
 
 def _wait(device: torch.device) -> None:

@@ -7,7 +7,6 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
-import torch
 from omegaconf import DictConfig, OmegaConf
 from tqdm import tqdm
 
@@ -23,13 +22,16 @@ from ttsadapt.finished import restored
 from ttsadapt.metrics.available import assembled
 from ttsadapt.metrics.base import UtteranceMetric
 from ttsadapt.metrics.rows import Row
+from ttsadapt.metrics.sidecar import facts
 from ttsadapt.metrics.subset import subset
+from ttsadapt.reports.decoded import RECORDINGS
 from ttsadapt.scoring import judge_needs
-from ttsadapt.speaking import speak
+from ttsadapt.speaking import clock, refuse_seeds, speak
+from ttsadapt.trainer import device_of
 
-COLUMNS = ("set", "setting", "default", "seed", "utterance", "metric", "value", "unit", "better", "model", "version", "text", "weight")
-RECORDINGS = "recordings"
-"""stands for the setting where the recordings themselves are scored"""
+COLUMNS = (
+    *("set", "setting", "default", "seed", "utterance", "metric", "value", "unit", "better", "model", "version", "text", "weight", "share"),
+)
 Setting = dict[str, float]
 
 
@@ -41,16 +43,18 @@ def sweep(cfg: DictConfig, folder: Path, asked: Sequence[str]) -> None:
     grid = {name: value if isinstance(value, list) else [value] for name, value in _given(cfg).items()}
     if not grid:
         raise ConfigError("decoding has no value: give what is to be compared, such as decoding.temperature=0.6,0.8,1.0")
-    assembly, learner = restored(folder)
+    assembly, learner = restored(folder, device_of(cfg.trainer.accelerator, cfg.trainer.devices))
     for setting in combinations(grid):
         refuse_settings(learner.backbone, setting)
     for group in ("evaluation", "metric"):
         put_onto(assembly.cfg, cfg, asked, group)
+    refuse_seeds(assembly.cfg.evaluation.seeds)
+    if not assembly.cfg.metric:
+        raise ConfigError("metric=[] compares nothing: name metrics, such as metric=[mcd,f0]")
     metrics = assembled(assembly.cfg.metric)
     if not metrics:
-        raise ConfigError("metric=[] compares nothing: name metrics, such as metric=[mcd,f0]")
+        raise ConfigError(f"metric=[{','.join(assembly.cfg.metric)}]: none of them can be computed on this machine")
     ensure(*judge_needs(assembly, metrics))
-    learner.to(_device(cfg.trainer.accelerator))
     Sweep(assembly, learner.backbone, metrics, cfg.sentences, cfg.limit, folder).run(combinations(grid), cfg.seeds)
     from ttsadapt.reports.decoding import report
 
@@ -67,10 +71,6 @@ def combinations(grid: Mapping[str, Sequence[float]]) -> list[Setting]:
     return [dict(zip(grid, values)) for values in product(*grid.values())]
 
 
-def _device(accelerator: str) -> str:
-    return "cuda" if accelerator in ("auto", "gpu", "cuda") and torch.cuda.is_available() else "cpu"
-
-
 class Sweep:
     """What has been scored of a run, and what is still to be."""
 
@@ -82,6 +82,7 @@ class Sweep:
         self.utterances = subset(assembly.utterances(on), limit)
         self.path = folder / "decoding.csv"
         self.rows = read_rows(self.path)
+        self.first = int(assembly.cfg.evaluation.seeds[0])
         for metric in metrics.values():
             metric.open(assembly.corpus.folder, assembly.cache)  # its version is known from now on
 
@@ -90,39 +91,48 @@ class Sweep:
         self._score(RECORDINGS, False, 0, {u.id: u.audio for u in self.utterances}, self._lacking(RECORDINGS, 0))
         own = settings(self.backbone)
         told = {text(own | setting): own | setting for setting in [{}, *wanted]}
-        first = self.assembly.cfg.evaluation.seeds[0]
-        todo = [(name, seed) for name in told for seed in range(first, first + seeds) if self._lacking(name, seed)]
+        todo = [(name, seed) for name in told for seed in range(self.first, self.first + seeds) if self._lacking(name, seed)]
         if skipped := len(told) * seeds - len(todo):
             print(f"{skipped} of {len(told) * seeds} settings and seeds are scored already in {self.path}", flush=True)
         for name, seed in tqdm(todo, "settings", unit="setting"):
+            lacking = self._lacking(name, seed)
             with decoding(self.backbone, told[name]):
-                audio = self._speech(name, seed)
-            self._score(name, name == text(own), seed, audio, self._lacking(name, seed))
+                audio = self._speech(name, seed, [metric for metric in lacking.values() if metric.timed])
+            self._score(name, name == text(own), seed, audio, lacking)
 
     def _lacking(self, name: str, seed: int) -> dict[str, UtteranceMetric]:
-        """The metrics by which not all sentences are scored."""
-        have: dict[tuple[str, str, str], set[str]] = {}
-        for r in self.rows:
-            if (r["set"], r["setting"], r["seed"]) == (self.on, name, str(seed)):
-                have.setdefault((r["metric"], r["model"], r["version"]), set()).add(r["utterance"])
-        return {
+        """The metrics by which not all sentences are scored, of those that ask for what is spoken so.
+
+        The clock runs with the first seed only, as in a run; what the recordings were spoken with is not known.
+        """
+        mine = [r for r in self.rows if (r["set"], r["setting"], r["seed"]) == (self.on, name, str(seed))]
+        asked = {
             key: metric
             for key, metric in self.metrics.items()
-            if {u.id for u in subset(self.utterances, metric.limit)} - have.get((key, metric.model, str(metric.version)), set())
+            if not (metric.spoken_only if name == RECORDINGS else metric.timed and seed != self.first)
         }
+        have = {key: {r["utterance"] for r in mine if _by(r, key, metric)} for key, metric in asked.items()}
+        return {key: metric for key, metric in asked.items() if self._wanted(metric) - have[key]}
 
-    def _speech(self, name: str, seed: int) -> dict[str, Path]:
-        """Spoken already for other metrics, or spoken now: `decoding/<setting>/<seed>/<utterance>.wav`."""
+    def _wanted(self, metric: UtteranceMetric) -> set[str]:
+        return {u.id for u in subset(self.utterances, metric.limit)}
+
+    def _speech(self, name: str, seed: int, timed: Sequence[UtteranceMetric]) -> dict[str, Path]:
+        """Spoken already for other metrics, or spoken now: `decoding/<setting>/<seed>/<utterance>.wav`; against the clock for `timed`."""
         place = self.folder / "decoding" / digest([self.on, name]) / str(seed)
         there: dict[str, Path] = {u.id: place / f"{u.id}.wav" for u in self.utterances}
-        if all(path.is_file() for path in there.values()):
-            return there
-        return speak(self.backbone, self.utterances, place, name, seed)
+        noted = facts(place)  # after the last clip: a kill between the two leaves clips of which nothing is known
+        if not all(path.is_file() and path.stem in noted for path in there.values()):
+            speak(self.backbone, self.utterances, place, name, seed)
+        if clocked := set().union(*map(self._wanted, timed)):
+            clock(self.backbone, [u for u in self.utterances if u.id in clocked], place, seed)
+        return there
 
     def _score(self, name: str, default: bool, seed: int, audio: Mapping[str, Path], metrics: Mapping[str, UtteranceMetric]) -> None:
         if not metrics:
             return
-        new = score_set(metrics, name, audio, self.utterances, self.assembly.corpus.folder, self.assembly.cache)
+        title = f"{RECORDINGS}/{self.on}" if name == RECORDINGS else name
+        new = score_set(metrics, title, audio, self.utterances, self.assembly.corpus.folder, self.assembly.cache)
         about = {"set": self.on, "setting": name, "default": int(default), "seed": str(seed)}
         again = {(r["metric"], r["utterance"]) for r in new}
         mine = (self.on, name, str(seed))
@@ -132,6 +142,11 @@ class Sweep:
             writer = csv.DictWriter(file, COLUMNS, lineterminator="\n")
             writer.writeheader()
             writer.writerows(self.rows)
+
+
+def _by(row: Row, key: str, metric: UtteranceMetric) -> bool:
+    """Whether the row holds what `metric` would say now. On what a clock ran is known only when it has."""
+    return (row["metric"], row["version"]) == (key, str(metric.version)) and (metric.timed or row["model"] == metric.model)
 
 
 def text(setting: Setting) -> str:

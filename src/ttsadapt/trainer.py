@@ -2,10 +2,12 @@
 
 import logging
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import lightning as L
+import torch
 from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 
@@ -15,6 +17,7 @@ from ttsadapt.callbacks.guard import FiniteLoss
 from ttsadapt.callbacks.progress import Progress
 from ttsadapt.callbacks.state import RandomState
 from ttsadapt.callbacks.throughput import Throughput
+from ttsadapt.errors import ConfigError
 from ttsadapt.loggers.base import RunLogger
 
 
@@ -35,6 +38,19 @@ def build_trainer(
         callbacks=[*callbacks, *switches, *safety, *([Progress()] if wanted.progress else [])], plugins=[SafeCheckpointIO()],
         enable_progress_bar=False, enable_model_summary=False, enable_checkpointing=True,
     )  # fmt: skip
+
+
+def device_of(accelerator: str, devices: Any = 1) -> torch.device:
+    """Where Lightning would train with these words of a config, on the first of several devices. ConfigError when it is not here."""
+    from lightning.fabric import Fabric
+    from lightning.fabric.utilities.exceptions import MisconfigurationException
+
+    several = isinstance(devices, Sequence) and not isinstance(devices, str)
+    try:
+        return Fabric(accelerator=accelerator, devices=list(devices)[:1] if several else 1).device
+    except (MisconfigurationException, RuntimeError, ValueError, ImportError) as error:
+        line = str(error).strip().partition("\n")[0]
+        raise ConfigError(f"accelerator={accelerator} is not on this machine ({line}): give auto or cpu") from error
 
 
 def quiet() -> None:

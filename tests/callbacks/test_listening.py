@@ -20,6 +20,12 @@ OPTIONS = {"val_check_interval": 4, "steps": 14}
 MONITOR = "valid/target/loud"
 
 
+@pytest.fixture(autouse=True)
+def toys(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`Speaking` stands for the learner."""
+    monkeypatch.setattr("ttsadapt.callbacks.listening.Learner", Speaking)
+
+
 @dataclass
 class Asks:
     def request(self, utterance: Utterance) -> Request:
@@ -155,7 +161,31 @@ def test_silence_that_is_not_finite_is_no_best(tmp_path: Path) -> None:
 
     metric, said = Loud(), [utterance("a"), utterance("b")]
     clips = {"a": torch.ones(10), "b": torch.full((10,), 3.0)}
-    assert mean(metric, said, clips) == 2
-    assert np.isnan(mean(metric, said, clips | {"b": torch.full((10,), torch.nan)}))
+    assert mean(metric, said, clips, 8000) == 2
+    assert np.isnan(mean(metric, said, clips | {"b": torch.full((10,), torch.nan)}, 8000))
     metric.limit = 1
-    assert mean(metric, said, clips) in (1, 3)
+    assert mean(metric, said, clips, 8000) in (1, 3)
+
+
+def test_a_metric_hears_what_the_model_puts_out() -> None:
+    """Resampled samples at full scale would be at full scale no more, and others would."""
+
+    class Asking(Loud):
+        def score(self, audio: torch.Tensor, rate: int, utterance: Utterance) -> float:
+            return rate + len(audio)
+
+    listening = ears()
+    listening.metrics = {"loud": Asking()}
+    assert listening._heard(Speaking().backbone) == {MONITOR: 8000 + 800}
+
+
+def test_patience_does_not_count_validations_that_know_nothing(tmp_path: Path) -> None:
+    class Deaf(Loud):
+        def score(self, audio: torch.Tensor, rate: int, utterance: Utterance) -> float:
+            return float("nan")
+
+    listening = ears()
+    listening.metrics = {"loud": Deaf()}
+    _, trainer = go(tmp_path, listening, monitor=MONITOR, patience=1)
+    saved = trainer.checkpoint_callback
+    assert trainer.global_step == OPTIONS["steps"] and saved.waited == 0 and saved.best is None and not saved.stopped

@@ -1,6 +1,7 @@
 """Judges from elsewhere: found on the machine or named in one line, and asked the way their own libraries ask them."""
 
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 
 import jiwer
@@ -13,6 +14,7 @@ from sounds import said, voice
 
 from ttsadapt.config.base import composed
 from ttsadapt.data import manifest
+from ttsadapt.data.utterance import Utterance
 from ttsadapt.errors import CheckpointError
 from ttsadapt.metrics import pretrained
 from ttsadapt.metrics.available import TOLD, available
@@ -28,6 +30,7 @@ from ttsadapt.metrics.wavlm import WavLMSimilarity
 from ttsadapt.metrics.wer import CharacterErrorRate, Failed, WordErrorRate
 
 SPEECH = torch.from_numpy(voice(110.0, "aiua"))
+ANYONE = Utterance("a", Path("a.wav"), "a", "one")
 
 
 class Deaf(Recogniser):
@@ -123,6 +126,38 @@ def test_half_a_model_is_named(tmp_path):
     (folder / "preprocessor_config.json").unlink()
     assert "has no preprocessor_config.json" in WavLMSimilarity(str(folder)).missing()
     assert "there is no folder ./none" in Released("./none").missing()
+    folder = models.emotions(tmp_path / "hollow")
+    assert TransformersEmotion(str(folder)).missing() is None
+    (folder / "model.safetensors").unlink()
+    assert "has no weights (model.safetensors): download" in TransformersEmotion(str(folder)).missing()
+
+
+@pytest.mark.parametrize(
+    ("write", "judge", "head"),
+    [
+        (models.ctc, lambda path: Released(path).transcribe(SPEECH, "en-us"), "lm_head.bias and 1 more"),
+        (models.emotions, lambda path: TransformersEmotion(path).score(SPEECH, RATE, ANYONE), "classifier.bias and 3 more"),
+        (models.xvector, lambda path: WavLMSimilarity(path).embed(SPEECH), "classifier.bias and"),
+    ],
+)
+def test_a_model_without_the_head_that_judges_is_refused(write, judge, head, tmp_path):
+    """As a model that was pretrained and never tuned: transformers would draw the head at random."""
+    from safetensors.torch import load_file, save_file
+
+    folder = write(tmp_path / "model")
+    weights = load_file(folder / "model.safetensors")
+    whole = {n: t for n, t in weights.items() if not n.endswith("masked_spec_embed")}
+    save_file(whole, folder / "model.safetensors", {"format": "pt"})
+    judge(str(folder))  # nothing is judged with that vector
+    headless = tmp_path / "headless"
+    folder.rename(headless)
+    save_file({n: t for n, t in whole.items() if n.startswith(("wav2vec2.", "wavlm."))}, headless / "model.safetensors", {"format": "pt"})
+    with pytest.raises(CheckpointError, match=f"headless has no {head}.* cannot judge: download it again, or give the folder") as error:
+        judge(str(headless))
+    (headless / "model.safetensors").write_bytes(b"no weights")
+    with pytest.raises(CheckpointError, match="headless is no model for AutoModel") as broken:
+        judge(str(headless))
+    assert "\n" not in str(error.value) + str(broken.value)
 
 
 def test_ecapa_is_what_speechbrain_computes(tmp_path):
@@ -216,13 +251,10 @@ def test_terms_are_whole_words_that_are_heard(tmp_path):
 
 
 def test_dnsmos_is_the_package_s_own():
-    from pathlib import Path
-
     from speechmos import dnsmos
 
-    from ttsadapt.data.utterance import Utterance
     from ttsadapt.metrics.dnsmos import DnsMos
 
-    theirs, nobody = dnsmos.run(SPEECH.numpy(), RATE), Utterance("d", Path("d"), "d", "one")
+    theirs, nobody = dnsmos.run(SPEECH.numpy(), RATE), ANYONE
     for part in ("ovrl", "sig", "bak", "p808"):
         assert DnsMos(part=part).score(SPEECH, RATE, nobody) == pytest.approx(theirs[f"{part}_mos"], abs=1e-5)

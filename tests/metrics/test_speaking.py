@@ -4,11 +4,13 @@ import time
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from sounds import said, voice
 from torch import nn
 
-from ttsadapt.backbones.base import Request
+from ttsadapt.backbones.base import Backbone, Request
 from ttsadapt.backbones.ending import tell, watched
+from ttsadapt.backbones.knobs import Knob
 from ttsadapt.errors import ConfigError, DataError
 from ttsadapt.evaluation import summarise
 from ttsadapt.metrics.capped import Capped
@@ -17,18 +19,20 @@ from ttsadapt.metrics.silence import SilenceShare
 from ttsadapt.metrics.timing import FirstAudio, Latency, RealTimeFactor
 from ttsadapt.scoring import spoken_scores
 from ttsadapt.speaking import clock, speak
+from ttsadapt.sweeping import Sweep
 
 
 class Humming(nn.Module):
     """Says a second for each word, at most two, of a loudness that its seed decides; it takes a hundredth of a second for each."""
 
     sample_rate = 16000
+    stream = Backbone.stream
 
     def __init__(self):
         super().__init__()
         self.level = nn.Parameter(torch.tensor(0.1))
         self.frontend = self
-        self.asked = 0
+        self.asked, self.loudness, self.knobs = 0, 1.0, {"loudness": Knob("loudness")}
 
     def request(self, utterance):
         return Request(utterance.id, tuple(utterance.text.split()), torch.zeros(1))
@@ -38,7 +42,9 @@ class Humming(nn.Module):
         said = [min(len(r.phones), 2) for r in requests]
         tell(requests, [len(r.phones) for r in requests], [3] * len(requests))
         time.sleep(0.01 * sum(said))
-        return [(self.level.detach() * (1 + r.seed)) * torch.sin(torch.arange(16000 * n) * 0.1) for r, n in zip(requests, said)]
+        return [
+            (self.level.detach() * self.loudness * (1 + r.seed)) * torch.sin(torch.arange(16000 * n) * 0.1) for r, n in zip(requests, said)
+        ]
 
 
 class Streaming(Humming):
@@ -57,6 +63,7 @@ class Corpus:
     def __init__(self, folder):
         self.corpus, self.cache = self, folder
         self.folder = folder
+        self.cfg = OmegaConf.create({"evaluation": {"seeds": [5, 9]}})
 
 
 def test_a_clip_and_a_row_for_every_seed(utterances, tmp_path):
@@ -112,3 +119,46 @@ def test_recordings_have_no_times(utterances, tmp_path):
     (tmp_path / "rec" / NAME).write_text("a,b\n1,2\n")
     with pytest.raises(DataError, match=r"speaking.csv has no column"):
         score_set({"rtf": RealTimeFactor()}, "target", plain, utterances, tmp_path, tmp_path)
+
+
+@pytest.fixture
+def swept(utterances, tmp_path):
+    """Sweeps over one other loudness with two seeds, the first of them 5; gives the rows."""
+    data, model = Corpus(tmp_path), Humming()
+    data.utterances = lambda _: utterances
+
+    def go():
+        metrics = {"silence": SilenceShare(), "rtf": RealTimeFactor(limit=2), "capped": Capped()}
+        sweep = Sweep(data, model, metrics, "target.valid", None, tmp_path / "run")
+        sweep.run([{"loudness": 0.5}], 2)
+        return sweep.rows
+
+    return go, model
+
+
+def test_settings_are_timed_too(swept, tmp_path):
+    from ttsadapt.reports.decoded import read
+
+    go, model = swept
+    rows = go()
+    assert model.asked == 2 * (2 + 1 + 2)  # each setting: a set a seed, one to warm up and two against the clock
+    found = {m: [(r["setting"], r["seed"], r["value"]) for r in rows if r["metric"] == m] for m in ("rtf", "capped", "silence")}
+    assert {(seed, float(value) > 0) for _, seed, value in found["rtf"]} == {("5", True)} and len(found["rtf"]) == 2 * 2
+    assert [float(value) for _, _, value in found["capped"]] == [0, 0, 100] * 4 and len(found["silence"]) == 4 * 3 + 3
+    assert go() == rows and model.asked == 10  # a time that was taken is not taken again
+    (decoded,) = read(tmp_path / "run" / "decoding.csv")
+    cut = decoded.estimate(decoded.default, "capped")
+    assert cut.n == 3 and cut.low == pytest.approx(6.15, abs=0.01)  # Wilson's for 1 of 3
+
+
+def test_a_sweep_that_was_killed_before_it_noted_what_it_said_says_it_again(swept, monkeypatch):
+    from ttsadapt import speaking
+
+    def killed(*_):
+        raise KeyboardInterrupt
+
+    go, _ = swept
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(speaking, "note", killed)
+        go()
+    assert all(float(r["value"]) >= 0 for r in go() if r["metric"] == "capped")

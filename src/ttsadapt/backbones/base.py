@@ -1,7 +1,7 @@
 """What a text-to-speech model must offer so that any strategy can adapt it."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, NamedTuple, Self
@@ -172,6 +172,13 @@ class Backbone(nn.Module, ABC):
 
         The same request gives the same samples whatever else is in the list (each carries its seed). `progress(n)` after n more.
         """
+
+    def stream(self, request: Request) -> Iterator[Tensor]:
+        """Pieces (samples,) of the waveform of `synthesize`, each as soon as it can be heard.
+
+        This one waits for the whole; `metric.first_audio` is less than the latency only of a model that has its own.
+        """
+        yield from self.synthesize([request])
 
     @abstractmethod
     def resynthesize(self, audio: Tensor) -> Tensor:

@@ -93,7 +93,7 @@ class _Sink:
 class Checkpoints(Checkpoint):
     """`last.ckpt` every `every` optimiser steps and at the end (resume); `best.ckpt` (weights) at the best validation.
 
-    With `patience`, training stops after so many validations that knew the monitored value and did not better it. Lightning's
+    With `patience`, training stops after so many validations that knew the monitored value (NaN is not) and did not better it. Lightning's
     EarlyStopping forgets, when a run that it has stopped is started again, that it has, and counts values of earlier validations
     again where the monitored one is not known each time.
 
@@ -200,7 +200,7 @@ class Checkpoints(Checkpoint):
         if math.isfinite(value) and better:
             self.best, self.best_step, self.waited = value, trainer.global_step, 0
             trainer.save_checkpoint(self.best_path, weights_only=True)
-        else:
+        elif math.isfinite(value):
             self.waited += 1
         if self.stopped:
             trainer.should_stop = self._due = True

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import lightning as L
-import numpy as np
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
@@ -15,10 +14,9 @@ from tqdm import tqdm
 
 from ttsadapt.backbones.base import Backbone
 from ttsadapt.callbacks.state import untouched
-from ttsadapt.data.pcm import resample
 from ttsadapt.data.utterance import Utterance
+from ttsadapt.learner import Learner
 from ttsadapt.metrics.base import UtteranceMetric
-from ttsadapt.metrics.signal import RATE
 from ttsadapt.metrics.subset import subset
 
 
@@ -78,7 +76,8 @@ class Listening(L.Callback):
         if not self.fresh:
             return
         started = time.perf_counter()
-        heard = self._heard(pl_module.backbone) if trainer.is_global_zero else {}  # type: ignore[arg-type]
+        assert isinstance(pl_module, Learner)
+        heard = self._heard(pl_module.backbone) if trainer.is_global_zero else {}
         values = trainer.strategy.broadcast(heard)
         pl_module.log_dict(values, rank_zero_only=False)
         self.times, self.seconds = self.times + 1, self.seconds + time.perf_counter() - started
@@ -92,26 +91,22 @@ class Listening(L.Callback):
         with untouched():
             for where, utterances in self.sentences.items():
                 clips = self._spoken(backbone, utterances, where)
-                values |= {f"valid/{where}/{name}": mean(metric, utterances, clips) for name, metric in self.metrics.items()}
+                rate = backbone.sample_rate
+                values |= {f"valid/{where}/{name}": mean(metric, utterances, clips, rate) for name, metric in self.metrics.items()}
         for module, mode in modes.items():
             module.training = mode
         return values
 
     def _spoken(self, backbone: Backbone, utterances: Sequence[Utterance], where: str) -> dict[str, Tensor]:
-        """{utterance id: (samples,) at RATE}"""
+        """{utterance id: (samples,) at the backbone's own rate, which clipping must be looked for at}"""
         requests = [replace(backbone.frontend.request(u), seed=self.seed) for u in utterances]
         with tqdm(total=len(requests), desc=f"listening to {where}", unit="utt", leave=False) as bar:
             waves = backbone.synthesize(requests, bar.update)
-        rate = backbone.sample_rate
-        return {u.id: torch.from_numpy(_at_rate(wave, rate)) for u, wave in zip(utterances, waves)}
+        return {u.id: wave.detach().float().cpu() for u, wave in zip(utterances, waves)}
 
 
-def _at_rate(wave: Tensor, rate: int) -> np.ndarray:
-    return np.ascontiguousarray(resample(wave.detach().float().cpu().numpy(), rate, RATE), np.float32)
-
-
-def mean(metric: UtteranceMetric, utterances: Sequence[Utterance], clips: Mapping[str, Tensor]) -> float:
-    """The metric's weighted mean over clips (by utterance id, at RATE); NaN where it knows no value, or a clip is not finite.
+def mean(metric: UtteranceMetric, utterances: Sequence[Utterance], clips: Mapping[str, Tensor], rate: int) -> float:
+    """The metric's weighted mean over clips (by utterance id, at `rate`); NaN where it knows no value, or a clip is not finite.
 
     Not its `compute`, which under DDP would wait for the other ranks.
     """
@@ -120,7 +115,7 @@ def mean(metric: UtteranceMetric, utterances: Sequence[Utterance], clips: Mappin
     if not all(clips[u.id].isfinite().all() for u in chosen):
         return float("nan")
     for utterance in chosen:
-        metric.update(clips[utterance.id], RATE, utterance)
+        metric.update(clips[utterance.id], rate, utterance)
     values, weights = torch.cat(list(metric.values)), torch.cat(list(metric.weights))
     known = values.isfinite() & (weights > 0)
     return float((values * weights)[known].sum() / weights[known].sum())

@@ -13,7 +13,7 @@ from torch import Tensor
 from ttsadapt.data.utterance import Utterance
 from ttsadapt.errors import ConfigError
 from ttsadapt.metrics.base import SILENT, Unknown, UtteranceMetric
-from ttsadapt.metrics.pretrained import fingerprint, lacking, located, named
+from ttsadapt.metrics.pretrained import fingerprint, incomplete, lacking, loaded, located, named
 from ttsadapt.metrics.signal import RATE, at_rate, levelled, trimmed
 
 _SAME = {"ang": "angry", "hap": "happy", "neu": "neutral", "fea": "fearful", "dis": "disgusted", "sur": "surprised", "fear": "fearful"}
@@ -76,7 +76,7 @@ class TransformersEmotion(ReleasedEmotion):
         super().__init__(path, says)
 
     def missing(self) -> str | None:
-        return lacking(self.path, "metric.emotion_iemocap.path", ("config.json", "preprocessor_config.json"))
+        return incomplete(self.path, "metric.emotion_iemocap.path")
 
     def probabilities(self, audio: Tensor) -> Mapping[str, float]:
         extractor, model = _classifier(self.path)
@@ -106,9 +106,8 @@ class Emotion2Vec(ReleasedEmotion):
 def _classifier(path: str) -> tuple[Any, Any]:
     from transformers import AutoFeatureExtractor, AutoModelForAudioClassification
 
-    folder = str(located(path))
-    model = AutoModelForAudioClassification.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
-    return AutoFeatureExtractor.from_pretrained(folder, local_files_only=True), model.eval()
+    model = loaded(AutoModelForAudioClassification, path)
+    return AutoFeatureExtractor.from_pretrained(str(located(path)), local_files_only=True), model
 
 
 @lru_cache(maxsize=2)

@@ -3,10 +3,9 @@
 from functools import lru_cache
 from typing import Any, ClassVar, Literal
 
-import torch
 from torch import Tensor
 
-from ttsadapt.metrics.pretrained import fingerprint, lacking, located, named
+from ttsadapt.metrics.pretrained import fingerprint, incomplete, loaded, located, named
 from ttsadapt.metrics.signal import RATE
 from ttsadapt.metrics.voices import VoiceSimilarity
 
@@ -31,7 +30,7 @@ class WavLMSimilarity(VoiceSimilarity):
         return fingerprint(self.path)
 
     def missing(self) -> str | None:
-        return lacking(self.path, "metric.wavlm_sv.path", ("config.json", "preprocessor_config.json"))
+        return incomplete(self.path, "metric.wavlm_sv.path")
 
     def embed(self, audio: Tensor) -> Tensor:
         extractor, model = opened(self.path)
@@ -42,6 +41,5 @@ class WavLMSimilarity(VoiceSimilarity):
 def opened(path: str) -> tuple[Any, Any]:
     from transformers import AutoFeatureExtractor, AutoModelForAudioXVector
 
-    folder = str(located(path))
-    model = AutoModelForAudioXVector.from_pretrained(folder, local_files_only=True, dtype=torch.float32)
-    return AutoFeatureExtractor.from_pretrained(folder, local_files_only=True), model.eval()
+    model = loaded(AutoModelForAudioXVector, path)
+    return AutoFeatureExtractor.from_pretrained(str(located(path)), local_files_only=True), model

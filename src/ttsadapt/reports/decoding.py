@@ -1,10 +1,8 @@
 """Quality against settings of decoding: what decoding.csv of a run says, as figures, in words, and drawn."""
 
-import csv
-import json
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,116 +10,28 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from ttsadapt.errors import UserError
 from ttsadapt.files import write_json
-from ttsadapt.reports.numbers import Estimate, bounds, decimals, fixed, interval, paired
+from ttsadapt.reports.decoded import RECORDINGS, Decoded, read
+from ttsadapt.reports.numbers import Estimate, bounds, decimals, fixed
 from ttsadapt.reports.plots import LINES, MUTED, SERIES, STYLE, grid, legend, save_png
 from ttsadapt.reports.study import MetricInfo
 from ttsadapt.reports.systems import Systems
 from ttsadapt.reports.tables import markdown
 
-RECORDINGS = "recordings"
 MOST_LINES = 8
 
 
-@dataclass
-class Scores:
-    """One setting's values by one metric: {utterance: mean over seeds}, and how bad they are."""
-
-    values: dict[str, float]
-    badness: dict[str, float]
-    """lower is better, whatever the metric's direction"""
-
-
-@dataclass
-class Decoded:
-    """All that is known of a run's settings on one set of sentences."""
-
-    on: str
-    settings: dict[str, dict[str, float]] = field(default_factory=dict)
-    """by their text; the run's own among them"""
-    default: str = ""
-    metrics: dict[str, MetricInfo] = field(default_factory=dict)
-    scores: dict[tuple[str, str], Scores] = field(default_factory=dict)
-    """by text and metric; RECORDINGS is a text, too"""
-    weights: dict[str, dict[str, float]] = field(default_factory=dict)
-    texts: dict[str, str] = field(default_factory=dict)
-    seeds: int = 1
-
-    def estimate(self, setting: str, metric: str) -> Estimate | None:
-        found = self.scores.get((setting, metric))
-        return interval(found.values, self.weights[metric], self.texts) if found else None
-
-    def change(self, setting: str, metric: str) -> Estimate | None:
-        """Against the run's own setting, paired by utterance; positive = better."""
-        ours, own = self.scores.get((setting, metric)), self.scores.get((self.default, metric))
-        return paired(own.badness, ours.badness, self.weights[metric], self.texts) if ours and own else None
-
-    def best(self, metric: str) -> str | None:
-        """The setting that the metric likes most; of equals the run's own, else the first."""
-        order = sorted(self.settings, key=lambda s: s != self.default)
-        means = {s: e.mean for s in order if (e := self._badness(s, metric))}
-        return min(means, key=means.__getitem__) if means else None
-
-    def _badness(self, setting: str, metric: str) -> Estimate | None:
-        found = self.scores.get((setting, metric))
-        return interval(found.badness, self.weights[metric], self.texts) if found else None
-
-    @property
-    def varied(self) -> list[str]:
-        """Knobs that have more than one value."""
-        names = [n for n in next(iter(self.settings.values()), {}) if all(n in s for s in self.settings.values())]
-        return [n for n in names if len({s[n] for s in self.settings.values()}) > 1]
-
-    def told(self, setting: str) -> str:
-        """ "temperature 0.6, top_k 20": the knobs that were varied."""
-        return ", ".join(f"{n} {self.settings[setting][n]:g}" for n in self.varied) or "its own setting"
-
-
-def read(path: Path) -> list[Decoded]:
-    """One for every set of sentences that was spoken; [] where there is no such file."""
-    if not path.is_file():
-        return []
-    try:
-        with open(path, newline="", encoding="utf-8") as file:
-            rows = [row | {"value": float(row["value"]), "weight": float(row["weight"])} for row in csv.DictReader(file)]
-        return [_decoded(on, [r for r in rows if r["set"] == on]) for on in dict.fromkeys(r["set"] for r in rows)]
-    except (KeyError, TypeError, ValueError) as error:
-        raise UserError(f"{path} is no table of settings ({error!r}): delete it and run `ttsadapt decode` again") from error
-
-
-def _decoded(on: str, rows: Sequence[Mapping[str, Any]]) -> Decoded:
-    found = Decoded(on, texts={r["utterance"]: r["text"] for r in rows}, seeds=len({r["seed"] for r in rows if r["setting"] != RECORDINGS}))
-    ideal = {(r["metric"], r["utterance"]): r["value"] for r in rows if r["setting"] == RECORDINGS}
-    gathered: dict[tuple[str, str], dict[str, list[tuple[float, float]]]] = {}
-    for r in rows:
-        name, metric = r["setting"], r["metric"]
-        if name != RECORDINGS:
-            found.settings.setdefault(name, json.loads(name))
-            found.default = name if r["default"] == "1" else found.default
-        judges = found.metrics[metric].judges if metric in found.metrics else ()
-        judges = tuple(dict.fromkeys((*judges, (r["model"], r["version"]))))
-        found.metrics[metric] = MetricInfo(metric, r["unit"], r["better"], judges)
-        found.weights.setdefault(metric, {})[r["utterance"]] = r["weight"]
-        away = abs(r["value"] - ideal.get((metric, r["utterance"]), math.nan))
-        bad = {"lower": r["value"], "higher": -r["value"]}.get(r["better"], away)
-        if math.isfinite(r["value"]):  # a seed without a value leaves the others theirs
-            gathered.setdefault((name, metric), {}).setdefault(r["utterance"], []).append((r["value"], bad))
-    for key, spoken in gathered.items():
-        means = {u: [sum(v) / len(v) for v in zip(*pairs)] for u, pairs in spoken.items()}
-        found.scores[key] = Scores({u: m[0] for u, m in means.items()}, {u: m[1] for u, m in means.items()})
-    return found
-
-
 def report(run: Path) -> list[str]:
-    """Write decoding.json and, a picture for each set of sentences, decoding.png; gives what is to be said."""
+    """Write decoding.json and, a picture for each set of sentences that has something to show, decoding.png; gives what is to be said."""
     decoded = read(run / "decoding.csv")
     write_json(run / "decoding.json", [summary(d) for d in decoded])
     lines = [line for d in decoded for line in words(d)]
+    written = ["decoding.csv", "decoding.json"]
     for number, d in enumerate(decoded):
         if (figure := draw(d)) is not None:
-            save_png(figure, run / ("decoding.png" if number == 0 else f"decoding-{d.on}.png"))
-    return [*lines, f"written to {run}: decoding.csv, decoding.json, decoding.png"]
+            written.append("decoding.png" if number == 0 else f"decoding-{d.on}.png")
+            save_png(figure, run / written[-1])
+    return [*lines, f"written to {run}: {', '.join(written)}"]
 
 
 @dataclass
@@ -162,7 +72,9 @@ def summary(d: Decoded) -> dict[str, Any]:
         return {"setting": d.settings[name], "scores": scores, "change": {m: plain(d.change(name, m)) for m in d.metrics}}
 
     best = {m: entry(b) for m in d.metrics if (b := d.best(m))}
-    one = {m: {"setting": e["setting"], "score": e["scores"][m], "change": e["change"][m]} for m, e in best.items()}
+    one = {
+        m: {"setting": e["setting"], "score": e["scores"][m], "change": e["change"][m], "left_out": d.left_out(m)} for m, e in best.items()
+    }
     own = {m: {"default": plain(d.estimate(d.default, m)), "recordings": plain(d.estimate(RECORDINGS, m))} for m in best}
     about = {m: {"unit": i.unit, "better": i.better, "judges": [list(j) for j in i.judges]} for m, i in d.metrics.items()}
     return {
@@ -180,16 +92,21 @@ def words(d: Decoded) -> list[str]:
         change = d.change(name, info.name) if name else None
         if name is None or best is None or own is None or change is None:
             continue
-        digits = decimals([best, own])
+        digits, of = decimals([best, own]), f"best of {len(d.compared[info.name].values)}"
         said = f"{info.label} on {d.on}: best at {d.told(name)}, {_written(best, digits, info.unit)}"
         if name == d.default:
-            lines.append(f"{said}, the run's own setting (best of {len(d.settings)})")
+            lines.append(f"{said}, the run's own setting ({of}){_left_out(d, info.name)}")
             continue
         how = "the interval excludes 0" if change.sign > 0 else "within chance"
         own_said = f"the run's own ({d.told(d.default)}) {_written(own, digits, info.unit)}"
         gain = f"{fixed(change.mean, digits, True)} {bounds(change, digits, True)}".strip()
-        lines.append(f"{said}; {own_said}; paired gain {gain}: {how} (best of {len(d.settings)}, so it flatters)")
+        lines.append(f"{said}; {own_said}; paired gain {gain}: {how} ({of}, so it flatters){_left_out(d, info.name)}")
     return lines
+
+
+def _left_out(d: Decoded, metric: str) -> str:
+    count = d.left_out(metric)
+    return f"; {count} left out: not scored on the same clips by the same judge" if count else ""
 
 
 def _written(e: Estimate, digits: int, unit: str) -> str:

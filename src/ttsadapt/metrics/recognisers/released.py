@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from ttsadapt.metrics.pretrained import fingerprint, lacking, located, named
+from ttsadapt.metrics.pretrained import fingerprint, incomplete, loaded, located, named
 from ttsadapt.metrics.recognisers.base import Recogniser
 from ttsadapt.metrics.recognisers.normaliser import normalised
 from ttsadapt.metrics.signal import RATE, trimmed
@@ -30,7 +30,7 @@ class Released(Recogniser):
         return fingerprint(self.path)
 
     def missing(self) -> str | None:
-        return lacking(self.path, "metric.<name>.recogniser.path", ("config.json", "preprocessor_config.json"))
+        return incomplete(self.path, "metric.<name>.recogniser.path")
 
     def transcribe(self, audio: Tensor, language: str) -> str:
         clip = trimmed(audio)
@@ -61,6 +61,11 @@ def _language(listener: Any, language: str) -> dict[str, str]:
 
 @lru_cache(maxsize=2)
 def opened(path: str) -> Any:
-    from transformers import pipeline
+    import transformers as hf
 
-    return pipeline("automatic-speech-recognition", model=str(located(path)), device="cpu", dtype=torch.float32)
+    folder = str(located(path))
+    whole = type(hf.AutoConfig.from_pretrained(folder, local_files_only=True)) in hf.MODEL_FOR_SPEECH_SEQ_2_SEQ_MAPPING
+    model = loaded(hf.AutoModelForSpeechSeq2Seq if whole else hf.AutoModelForCTC, path)
+    words: Any = hf.AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    features: Any = hf.AutoFeatureExtractor.from_pretrained(folder, local_files_only=True)
+    return hf.AutomaticSpeechRecognitionPipeline(model, tokenizer=words, feature_extractor=features, device=torch.device("cpu"))

@@ -236,10 +236,9 @@ def test_the_best_is_where_the_metric_likes_it_with_the_default_beside_it(tmp_pa
     assert found.change(settings[1], "per").mean == pytest.approx(2 * 1.025) and found.change(settings[2], "mos").sign == -1
     per, mos = words(found)
     rows[0] = rows[0] | {"value": "nan"}  # a seed of the first sentence without a value: the other one's counts
-    with open(tmp_path / "partly.csv", "w", newline="") as file:
-        csv.DictWriter(file, COLUMNS).writerows([dict(zip(COLUMNS, COLUMNS)), *rows])
+    write(tmp_path / "partly.csv", rows)
     (partly,) = read(tmp_path / "partly.csv")
-    assert partly.estimate(settings[0], "per").n == 6 and partly.scores[settings[0], "per"].values["u0"] == 11
+    assert partly.estimate(settings[0], "per").n == 6
     assert "best at temperature 1, 8.7" in per and "the run's own (temperature 0.5) 10.7" in per and "paired gain +2.05" in per
     assert "the interval excludes 0 (best of 3" in per and "the run's own setting (best of 3)" in mos
     assert report(tmp_path)[:2] == [per, mos] and json.loads((tmp_path / "decoding.json").read_text())[0]["best"]["per"]["score"]["n"] == 6

@@ -388,7 +388,7 @@ def test_the_summary_says_what_is_there(tmp_path):
     lines = "\n".join(told(prepared.card, rejected, prepared.folder))
     assert "target.train" in lines and "emotions: happy 8 (there: HAP), neutral 1" in lines and "s0 0.000 h, eve" in lines
     assert "refused: 5" in lines and "row 2 is bad" in lines and "row 3" not in lines and str(prepared.folder) in lines
-    assert "under several names: 1 times (target/0 = target/again)" in lines
+    assert "under several names, 1 of them (target/0 = target/again)" in lines
     assert prepared.card["rejected"] == {"row": 5, "unreadable": 1} and prepared.card["sets"]["target.train"]["durations"] == [
         0.3,
         0.3,

@@ -91,7 +91,8 @@ class Diversity(Analysis):
         write_json(folder / "diversity.json", about | {ALL: speakers.pop(ALL), "speakers": speakers})
         _write_csv(folder / "diversity.csv", figures)
         picture({name: [self.heard(c) for c in m.clips] for name, m in found.items()}, figures, folder / "diversity.png")
-        print("\n".join([*table(figures), "", *(v["said"] for v in said.values())]))
+        shown = figures if len(figures) > 2 else {name: figures[name] for name in figures if name != ALL}  # one speaker is all of them
+        print("\n".join([*table(shown), "", *(said[name]["said"] for name in shown)]))
         print(f"written to {folder}: diversity.json, diversity.csv, diversity.png")
 
     def _look(self, cfg: DictConfig) -> tuple[dict[str, Measured], dict[str, set[str]], str]:

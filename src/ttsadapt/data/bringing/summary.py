@@ -84,7 +84,7 @@ def twice(duplicates: Sequence[Sequence[str]]) -> list[str]:
     if not duplicates:
         return []
     some = "; ".join(" = ".join(ids) for ids in duplicates[:_TWICE])
-    return [f"the same samples under several names: {len(duplicates)} times ({some}{' ...' if len(duplicates) > _TWICE else ''})"]
+    return [f"the same samples under several names, {len(duplicates)} of them ({some}{' ...' if len(duplicates) > _TWICE else ''})"]
 
 
 def _summed(sets: Sets, kind: str) -> Mapping[str, int]:

@@ -65,7 +65,7 @@ def test_world_agrees_with_librosa_s_yin():
 def test_mcd_against_its_formula_written_again(tmp_path):
     """From the cepstra on: a dynamic programme over plain lists, the mean over its path, 10 sqrt(2) / ln 10."""
     utterance, audio = said(tmp_path, "u", voice(110.0, "ai")), voice(120.0, "ia")
-    stored = np.round(voice(110.0, "ai") * 32767).astype(np.int16).astype(np.float32) / 32768
+    stored = np.round(voice(110.0, "ai") * 32768).astype(np.int16).astype(np.float32) / 32768
     wanted, got = (world.analyse(trimmed(torch.from_numpy(a)).numpy()).cepstrum[:, 1:] for a in (stored, audio))
     cost = cdist(wanted, got)
     total, length = np.full(cost.shape, np.inf), np.zeros(cost.shape)

@@ -20,7 +20,7 @@ def scored(metric, audio, utterance, rate=RATE):
 
 def test_recording_against_itself_is_perfect(utterance):
     audio = voice(110.0)
-    stored = torch.from_numpy(np.round(audio * 32767).astype(np.int16) / np.float32(32768))
+    stored = torch.from_numpy(np.round(audio * 32768).astype(np.int16) / np.float32(32768))
     assert scored(MelCepstralDistortion(), stored, utterance) == pytest.approx(0, abs=1e-6)
     assert scored(F0Error(), stored, utterance) == pytest.approx(0, abs=1e-6)
     assert scored(F0Correlation(), stored, utterance) == pytest.approx(100, abs=1e-6)

@@ -100,7 +100,8 @@ def decoded(file: Path, *fallbacks: str) -> str:
             return raw.decode(encoding)
         except UnicodeDecodeError:
             continue
-    raise DataError(f"{file} is not text in {' or '.join(encodings)}: save it as UTF-8")
+    tried = " or ".join(encoding.removesuffix("-sig").upper() for encoding in encodings)
+    raise DataError(f"{file} is not {tried} text: save it as UTF-8")
 
 
 def lines(file: Path, *fallbacks: str) -> Iterator[tuple[str, str]]:

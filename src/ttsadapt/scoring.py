@@ -130,7 +130,7 @@ def _again(assembly: Assembly, name: str, folder: Path, metrics: Mapping[str, Ut
 
 
 def sentences(assembly: Assembly, name: str) -> list[Utterance]:
-    """The test utterances of a set that are spoken and scored: all, or `evaluation.limit` spread evenly over them."""
+    """The test utterances of a set that are spoken and scored: all, or `evaluation.limit` of them (`subset`)."""
     return list(subset(assembly.utterances(f"{name}.test"), assembly.cfg.evaluation.limit))
 
 

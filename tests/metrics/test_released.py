@@ -41,7 +41,7 @@ class Deaf(Recogniser):
     def __init__(self, says="", lacks=None):
         self.says, self.lacks = says, lacks
 
-    def missing(self):
+    def missing(self, key):
         return self.lacks
 
     def transcribe(self, audio, language):
@@ -106,7 +106,7 @@ def test_transformers_recognisers_transcribe_as_the_library_does(write, tmp_path
     from transformers import AutoModelForCTC, AutoProcessor, WhisperForConditionalGeneration
 
     judge = Released(str(write(tmp_path / "judge")))
-    assert judge.missing() is None and judge.model == "judge" and len(judge.version) == 12
+    assert judge.missing("") is None and judge.model == "judge" and len(judge.version) == 12
     clip = trimmed(SPEECH)
     heard = judge.transcribe(SPEECH, "en-us")
     assert heard and judge.transcribe(SPEECH, "en-us") == heard and judge.transcribe(torch.zeros(RATE), "en-us") == ""
@@ -125,7 +125,7 @@ def test_half_a_model_is_named(tmp_path):
     folder = models.xvector(tmp_path / "half")
     (folder / "preprocessor_config.json").unlink()
     assert "has no preprocessor_config.json" in WavLMSimilarity(str(folder)).missing()
-    assert "there is no folder ./none" in Released("./none").missing()
+    assert "there is no folder ./none" in Released("./none").missing("metric.wer.recogniser")
     folder = models.emotions(tmp_path / "hollow")
     assert TransformersEmotion(str(folder)).missing() is None
     (folder / "model.safetensors").unlink()

@@ -103,13 +103,13 @@ class Numbers(SpeechTokenFrontend):
     def restore(self, state: dict[str, Any]) -> None: ...
 
     def prompt(self, request: Request) -> Tensor:
-        raise NotImplementedError("these models are timed, they do not speak")
+        return self.layout.draw(int(request.id))[0]
 
     def bounds(self, request: Request) -> tuple[int, int]:
-        raise NotImplementedError("these models are timed, they do not speak")
+        return self.layout.speech
 
     def request(self, utterance: Utterance) -> Request:
-        raise NotImplementedError("these models are timed, they do not speak")
+        return Request(utterance.id, (), torch.zeros(0))
 
 
 @dataclass

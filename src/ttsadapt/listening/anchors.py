@@ -21,8 +21,9 @@ class Anchor(ABC):
 class _Degraded(Anchor):
     """The sentence's own recording, made worse; without one, the first system's clip."""
 
+    @abstractmethod
     def __call__(self, audio: np.ndarray, rate: int) -> np.ndarray:
-        raise NotImplementedError
+        """(samples,) at `rate` -> as many, worse."""
 
     def clip(self, pool: Pool, spoken: Spoken) -> Clip | None:
         path = pool.recording(spoken) or pool.wav(pool.labels[0], spoken)

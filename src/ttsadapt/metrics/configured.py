@@ -33,5 +33,5 @@ def _text(value: Any) -> str:
     if isinstance(value, Configured):
         return f"{type(value).__name__}({', '.join(f'{k}={v}' for k, v in value.settings.items())})"
     if isinstance(value, int | float) and not isinstance(value, bool):
-        return f"{value:g}"
+        return f"{value:.12g}"
     return str(value) if value is None or isinstance(value, str | bool) else digest(list(value), 8)

@@ -8,13 +8,13 @@ import torch
 from torch import Tensor, nn
 
 from ttsadapt.errors import CheckpointError
-from ttsadapt.metrics.pretrained import fingerprint, lacking, located, named
-from ttsadapt.metrics.voices import VoiceSimilarity
+from ttsadapt.metrics.pretrained import lacking, located
+from ttsadapt.metrics.voices import ReleasedVoices
 
 _FILE = "embedding_model.ckpt"
 
 
-class EcapaSimilarity(VoiceSimilarity):
+class EcapaSimilarity(ReleasedVoices):
     """The folder's weights are read, its hyperparams.yaml is not: that may run code. Sizes are those of the weights."""
 
     name: ClassVar[str] = "ecapa"
@@ -22,16 +22,7 @@ class EcapaSimilarity(VoiceSimilarity):
     def __init__(
         self, path: str = "speechbrain/spkrec-ecapa-voxceleb", reference: Literal["voice", "recording"] = "voice", recordings: int = 16
     ) -> None:
-        super().__init__(reference, recordings)
-        self.path = path
-
-    @property
-    def model(self) -> str:
-        return f"{named(self.path)}, to the {self.reference}"
-
-    @property
-    def revision(self) -> str:
-        return fingerprint(self.path)
+        super().__init__(path, reference, recordings)
 
     def missing(self) -> str | None:
         return lacking(self.path, "metric.ecapa.path", (_FILE,))

@@ -15,6 +15,7 @@ from ttsadapt.data.utterance import Utterance
 from ttsadapt.errors import ConfigError
 from ttsadapt.metrics.base import Unknown, UtteranceMetric
 from ttsadapt.metrics.judged import cosine
+from ttsadapt.metrics.pretrained import fingerprint, named
 from ttsadapt.metrics.signal import RATE, at_rate, levelled, recording, trimmed
 from ttsadapt.metrics.subset import subset
 
@@ -69,6 +70,22 @@ class VoiceSimilarity(UtteranceMetric):
             known = [v for v in found if v is not None]
             self._voices[speaker] = F.normalize(torch.stack(known).mean(0), dim=0) if known else None
         return self._voices[speaker]
+
+
+class ReleasedVoices(VoiceSimilarity):
+    """By an encoder whose weights lie in a folder, or in the hub's cache."""
+
+    def __init__(self, path: str, reference: Literal["voice", "recording"] = "voice", recordings: int = 16) -> None:
+        super().__init__(reference, recordings)
+        self.path = path
+
+    @property
+    def model(self) -> str:
+        return f"{named(self.path)}, to the {self.reference}"
+
+    @property
+    def revision(self) -> str:
+        return fingerprint(self.path)
 
 
 @lru_cache(maxsize=256)

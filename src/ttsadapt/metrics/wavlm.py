@@ -5,12 +5,12 @@ from typing import Any, ClassVar, Literal
 
 from torch import Tensor
 
-from ttsadapt.metrics.pretrained import fingerprint, incomplete, loaded, located, named
+from ttsadapt.metrics.pretrained import incomplete, loaded, located
 from ttsadapt.metrics.signal import RATE
-from ttsadapt.metrics.voices import VoiceSimilarity
+from ttsadapt.metrics.voices import ReleasedVoices
 
 
-class WavLMSimilarity(VoiceSimilarity):
+class WavLMSimilarity(ReleasedVoices):
     """Of one clip at a time. Not the SIM of seed-tts-eval, whose head and tuned WavLM-large are a file of their own."""
 
     name: ClassVar[str] = "wavlm_sv"
@@ -18,16 +18,7 @@ class WavLMSimilarity(VoiceSimilarity):
     def __init__(
         self, path: str = "microsoft/wavlm-base-plus-sv", reference: Literal["voice", "recording"] = "voice", recordings: int = 16
     ) -> None:
-        super().__init__(reference, recordings)
-        self.path = path
-
-    @property
-    def model(self) -> str:
-        return f"{named(self.path)}, to the {self.reference}"
-
-    @property
-    def revision(self) -> str:
-        return fingerprint(self.path)
+        super().__init__(path, reference, recordings)
 
     def missing(self) -> str | None:
         return incomplete(self.path, "metric.wavlm_sv.path")

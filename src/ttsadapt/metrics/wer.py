@@ -32,15 +32,14 @@ class Recognised(UtteranceMetric):
 
     @property
     def recogniser(self) -> Recogniser:
-        return self.otherwise if self.otherwise is not None and self.first.missing() else self.first
+        return self.otherwise if self.otherwise is not None and self.first.missing("") else self.first
 
     def missing(self) -> str | None:
-        line = self.first.missing()
-        if line is not None:  # metrics of one file share the recogniser of its first
-            line = line.replace("<name>", self.name.partition("_")[0])
+        key = f"metric.{self.name.partition('_')[0]}"  # metrics of one file share the recogniser of its first
+        line = self.first.missing(f"{key}.recogniser")
         if line is None or self.otherwise is None:
             return line
-        if other := self.otherwise.missing():
+        if other := self.otherwise.missing(f"{key}.otherwise"):
             return f"{line}; and {other}"
         tell(f"words are heard by {self.otherwise.model}: {line}")
         return None

@@ -1,14 +1,10 @@
 """The page: one self-contained HTML file that asks the network for nothing."""
 
-import base64
-import hashlib
 import re
 from collections.abc import Mapping, Sequence
-from importlib.resources import files
 from itertools import groupby
 from typing import Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup, escape
 from matplotlib.figure import Figure
 
@@ -23,6 +19,7 @@ from ttsadapt.reports.sequences import Sequences
 from ttsadapt.reports.study import Spoken
 from ttsadapt.reports.systems import Systems
 from ttsadapt.reports.tables import NOTE, ROLES
+from ttsadapt.reports.template import fill, resource
 
 ALT = {
     "tradeoff": "Scatter of gain on target over forgetting on source, one panel a metric; its figures are in the table above.",
@@ -49,50 +46,40 @@ def render(
     listening: Sequence[Mapping[str, Any]] = (),
 ) -> str:
     """`listening`: the study's listening tests (`ttsadapt.listening.section`)."""
-    environment = Environment(
-        loader=PackageLoader("ttsadapt.reports", "templates"),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    environment.filters |= {"count": count, "percent": percent, "seconds": seconds}
     main = main_table(systems)
-    script = _resource("report.js")
-    return environment.get_template("report.html").render(
-        study=systems.study,
-        systems=systems,
-        date=date(systems.study),
-        reading=[named(systems, sentence) for sentence in reading(systems)],
-        main=main,
-        hidden=[] if len(main.columns) <= FEW_COLUMNS else [g.key for g in main.groups if g.key not in ("target", "source")],
-        changes=changes,
-        drift=[s for s in systems.study.sets if any(x.drift(s) is not None for x in systems)],
-        preservation=preservation,
-        sequences=sequences,
-        diversity=diversity,
-        axes=FIGURES,
-        diverging=[named(systems, sentence) for sentence in diverging],
-        sweeps=[(s, [Markup(svg(f, f"decoding-{i}-{j}", ALT["decoding"])) for j, f in enumerate(s.figures)]) for i, s in enumerate(sweeps)],
-        listening=listening,
-        figures={name: Markup(svg(figure, name, ALT[name])) for name, figure in figures.items()},
-        probes=probes(systems),
-        heard=heard,
-        heard_by_set=[(part, list(group)) for part, group in groupby(heard, key=lambda h: h.spoken.set)],
-        available={s: sum(k == s for k, _ in systems.study.spoken) for s in systems.study.sets},
-        clip_scores=lambda spoken, clip: clip_scores(systems, spoken, clip),
-        ran=what_ran(systems.study),
-        metrics=ordered(systems.study.metrics),
-        roles=ROLES,
-        note=NOTE,
-        style=Markup(_resource("report.css")),
-        script=Markup(script),
-        script_hash=base64.b64encode(hashlib.sha256(script.encode()).digest()).decode(),
-    )
+    content = {
+        "study": systems.study,
+        "systems": systems,
+        "date": date(systems.study),
+        "reading": [named(systems, sentence) for sentence in reading(systems)],
+        "main": main,
+        "hidden": [] if len(main.columns) <= FEW_COLUMNS else [g.key for g in main.groups if g.key not in ("target", "source")],
+        "changes": changes,
+        "drift": [s for s in systems.study.sets if any(x.drift(s) is not None for x in systems)],
+        "preservation": preservation,
+        "sequences": sequences,
+        "diversity": diversity,
+        "axes": FIGURES,
+        "diverging": [named(systems, sentence) for sentence in diverging],
+        "sweeps": [(s, _drawn(s, i)) for i, s in enumerate(sweeps)],
+        "listening": listening,
+        "figures": {name: Markup(svg(figure, name, ALT[name])) for name, figure in figures.items()},
+        "probes": probes(systems),
+        "heard": heard,
+        "heard_by_set": [(part, list(group)) for part, group in groupby(heard, key=lambda h: h.spoken.set)],
+        "available": {s: sum(k == s for k, _ in systems.study.spoken) for s in systems.study.sets},
+        "clip_scores": lambda spoken, clip: clip_scores(systems, spoken, clip),
+        "ran": what_ran(systems.study),
+        "metrics": ordered(systems.study.metrics),
+        "roles": ROLES,
+        "note": NOTE,
+        "style": Markup(resource("report.css")),
+    }
+    return fill("report.html", "report.js", content, {"count": count, "percent": percent, "seconds": seconds})
 
 
-def _resource(name: str) -> str:
-    return (files("ttsadapt.reports") / "templates" / name).read_text(encoding="utf-8")
+def _drawn(sweep: Swept, number: int) -> list[Markup]:
+    return [Markup(svg(figure, f"decoding-{number}-{i}", ALT["decoding"])) for i, figure in enumerate(sweep.figures)]
 
 
 def named(systems: Systems, sentence: str) -> Markup:

@@ -33,8 +33,8 @@ class Recogniser(Configured, ABC):
         """What makes texts alike before they are compared, with its version."""
         return version()
 
-    def missing(self) -> str | None:
-        """As `UtteranceMetric.missing`."""
+    def missing(self, key: str) -> str | None:
+        """As `UtteranceMetric.missing`; `key` of the config holds this recogniser."""
         return None
 
     def needs(self, corpus: Path, cache: Path) -> "tuple[Artifact, ...]":

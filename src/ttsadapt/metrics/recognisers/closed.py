@@ -47,7 +47,7 @@ class ClosedVocabulary(Recogniser):
         assert self.lexicon is not None, "open comes first"
         return self.lexicon
 
-    def missing(self) -> str | None:
+    def missing(self, key: str) -> str | None:
         try:
             installed("espeakng-loader")
         except PackageNotFoundError:

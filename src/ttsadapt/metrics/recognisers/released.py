@@ -29,8 +29,8 @@ class Released(Recogniser):
     def version(self) -> str:
         return fingerprint(self.path)
 
-    def missing(self) -> str | None:
-        return incomplete(self.path, "metric.<name>.recogniser.path")
+    def missing(self, key: str) -> str | None:
+        return incomplete(self.path, f"{key}.path")
 
     def transcribe(self, audio: Tensor, language: str) -> str:
         clip = trimmed(audio)

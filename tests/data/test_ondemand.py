@@ -145,3 +145,17 @@ def test_a_hundred_thousand_utterances_open_and_start_within_limits(tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
     figures = json.loads(done.stdout.splitlines()[-1])
     assert figures["cpu"] <= 10 and figures["resident_gib"] <= 1.5, figures
+
+
+def test_ranks_begin_with_their_own_part_of_a_step(tmp_path):
+    asked = []
+    for rank in (0, 1):
+        frontend = Counting()
+        features = made(tmp_path / str(rank), frontend)
+        assert features.frames
+        probed = len(frontend.asked)
+        assert next(iter(StepSampler(features, 1500, 0, rank=rank, ranks=2))).rows
+        asked.append(frontend.asked[probed:])
+    assert sorted(asked[0]) == sorted(asked[1]) and len(set(asked[0])) == len(asked[0]) >= 4
+    half = (len(asked[0]) - 1) // 2
+    assert not {*asked[0][:half]} & {*asked[1][:half]}

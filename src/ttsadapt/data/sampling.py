@@ -125,6 +125,9 @@ class StepSampler(Sampler[Drawn]):
         rehearsed, parts, epoch = self._rehearsal(), self.ranks * self.accumulate, 0
         while True:
             for some in self._pass(epoch):
+                first = self.rank * len(some) // self.ranks
+                for i in some[first:]:  # ranks that make features as they go begin with their own part, and find the others' made
+                    self.target.usable(i)
                 if not (ids := [i for i in some if self.target.usable(i)]):
                     continue
                 old = rehearsed.draw([self.target.lengths[i]["frames"] for i in ids]) if rehearsed else []

@@ -137,6 +137,12 @@ def fails(error):
     return job
 
 
+def test_a_job_that_is_refused_leaves_no_folder(monkeypatch, capsys, outputs):
+    outputs.mkdir()
+    assert ask(monkeypatch, capsys, job=fails(UserError("no")))[0] == 1
+    assert list(outputs.iterdir()) == []
+
+
 def test_a_user_error_of_the_job_is_one_line(monkeypatch, capsys):
     assert ask(monkeypatch, capsys, job=fails(UserError("no such voice:\n try 'f2'"))) == (1, "error: no such voice: try 'f2'\n")
 

@@ -138,6 +138,16 @@ def test_a_combination_that_trains_nothing_leaves_nothing_behind(mini):
     assert not run_folder(cfg).exists()
 
 
+def test_a_sure_contradiction_is_refused_before_anything_is_pretrained(mini):
+    from ttsadapt.errors import ConfigError
+    from ttsadapt.run import train
+
+    cfg = mini("strategy=[full,lora,kd]", "study=torn")
+    with pytest.raises(ConfigError, match=r"^strategy=\[full,lora\] contradict each other: full trains the weights that lora would"):
+        train(cfg)
+    assert not run_folder(cfg).exists()
+
+
 def test_the_same_config_in_another_order_is_the_same_run(done, mini, capsys):
     from ttsadapt.run import train
 

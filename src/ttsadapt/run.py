@@ -30,6 +30,7 @@ from ttsadapt.provenance import Stopwatch, provenance
 from ttsadapt.scoring import judge_needs, score_run
 from ttsadapt.strategies.base import Mix, Strategy, Study, generator
 from ttsadapt.trainer import build_loggers, build_trainer, device_of
+from ttsadapt.where.clash import refuse_certain_clashes
 
 
 def is_main() -> bool:
@@ -46,7 +47,7 @@ def train(cfg: DictConfig, locked: bool = False) -> float | None:
 
     `locked`: the process that asked for this one holds the run's lock.
     """
-    refuse_idle(cfg)  # before there is a folder: what can never run leaves nothing behind
+    refuse_impossible(cfg)  # before there is a folder: what can never run leaves nothing behind
     direction(cfg, listeners(cfg))
     folder = run_folder(cfg)
     folder.mkdir(parents=True, exist_ok=True)
@@ -65,11 +66,12 @@ def train(cfg: DictConfig, locked: bool = False) -> float | None:
             raise
 
 
-def refuse_idle(cfg: DictConfig) -> None:
-    """ConfigError when no strategy of this config can train anything."""
+def refuse_impossible(cfg: DictConfig) -> None:
+    """ConfigError when no strategy of this config can train anything, or one is sure to train what another keeps."""
     strategies = {name: instantiate(node) for name, node in sorted(cfg.strategy.items())}
     if strategies and not any(s.claims for s in strategies.values()):
         raise ConfigError(idle(strategies))
+    refuse_certain_clashes(strategies)
 
 
 def _train(cfg: DictConfig, folder: Path) -> float | None:

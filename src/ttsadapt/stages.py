@@ -18,7 +18,7 @@ from ttsadapt.files import read_json, write_json, write_text
 from ttsadapt.finished import refuse_unmerged
 from ttsadapt.matrix import UNTUNED, Cell, Matrix, Model, Task, columns
 from ttsadapt.metrics.rows import Row, utterance_of, write_scores
-from ttsadapt.run import build_learner, name_of, refuse_idle
+from ttsadapt.run import build_learner, name_of, refuse_impossible
 from ttsadapt.scoring import link
 
 
@@ -27,7 +27,7 @@ def follow(cfg: DictConfig) -> None:
     stages = stage_configs(cfg)
     for number, stage in enumerate(stages, 1):
         try:
-            refuse_idle(stage)
+            refuse_impossible(stage)
         except ConfigError as error:
             raise ConfigError(f"stages.{number}: {error}") from error
     folder = run_folder(cfg)

@@ -8,7 +8,7 @@ import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -77,6 +77,7 @@ def _compose_and_run(name: str, job: Job, full: str | None) -> None:
                 return _kept(job(cfg))
             except Exception as error:
                 line = _user_line(error)
+                _forget_empty(Path(cfg.paths.outputs))
                 if line is not None and not full and not _sweeping():
                     raise SystemExit(_say(line, 1)) from error  # past Hydra, which would add a line of its own
                 error.__ttsadapt_job__ = True  # type: ignore[attr-defined]
@@ -94,6 +95,17 @@ def _kept(value: Any) -> Any:
     if value is not None and os.environ.get("LOCAL_RANK", "0") == "0":
         write_json(Path(HydraConfig.get().runtime.output_dir) / "result.json", value)
     return value
+
+
+def _forget_empty(outputs: Path) -> None:
+    """What was refused before it wrote anything leaves no folder: Hydra had made one."""
+    from hydra.core.hydra_config import HydraConfig
+
+    folder, above = Path(HydraConfig.get().runtime.output_dir).resolve(), outputs.resolve()
+    with suppress(OSError):  # not empty
+        while above in folder.parents:
+            folder.rmdir()
+            folder = folder.parent
 
 
 def _sweeping() -> bool:

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -62,6 +62,8 @@ class Strategy(nn.Module):
 
     lr: float | None = None
     """learning rate of what this strategy trains; None: the optimiser's"""
+    keeps_weights: ClassVar[bool] = False
+    """its adapters stand on weights of the model that nothing else may train"""
 
     def study(self, study: Study) -> None:
         """Look at the untouched model: keep anchors, estimate Fisher information, choose blocks."""
@@ -84,6 +86,11 @@ class Strategy(nn.Module):
     def claims(self) -> bool:
         """Can it want anything trained? Known before there is a model."""
         return type(self).trainable is not Strategy.trainable or any(True for _ in self.parameters())
+
+    @property
+    def trains_all(self) -> bool:
+        """Does it train every weight of the model? Known before there is a model."""
+        return False
 
     def mix(self, target: "FeatureSet", source: "FeatureSet", generator: torch.Generator) -> Mix | None:
         """Rehearsal: which source utterances join, and how much of them."""

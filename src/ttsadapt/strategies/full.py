@@ -25,6 +25,10 @@ class Full(Strategy):
         self.components, self.frozen, self.lrs, self.lr = components, list(frozen or ()), dict(lrs or {}), lr
         self._rates: dict[int, float] = {}
 
+    @property
+    def trains_all(self) -> bool:
+        return self.components is None and not self.frozen
+
     def trainable(self, backbone: Backbone) -> Iterable[nn.Parameter]:
         """ConfigError for a component that the backbone does not have, or that has a rate and does not train."""
         for key, names in {"components": self.components or (), "frozen": self.frozen, "lrs": self.lrs}.items():

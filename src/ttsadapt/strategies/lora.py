@@ -27,6 +27,8 @@ INITS = ("gaussian", "orthogonal", "olora", "pissa")
 class LoRA(Strategy):
     """LoRA on the layers that the backbone calls adaptable: all of them, those in the blocks of `where`, those that match `layers`."""
 
+    keeps_weights = True
+
     def __init__(
         self,
         rank: int = 16,

@@ -1,6 +1,8 @@
 """Strategies that contradict each other: one trains the very weights that another keeps and puts adapters on."""
 
 from collections.abc import Iterable, Mapping
+from itertools import permutations
+from typing import TYPE_CHECKING
 
 from peft.tuners.tuners_utils import BaseTunerLayer
 from torch import nn
@@ -9,6 +11,9 @@ from ttsadapt.adapters import Adapter
 from ttsadapt.backbones.base import Backbone
 from ttsadapt.errors import ConfigError
 from ttsadapt.where.base import place, spelt
+
+if TYPE_CHECKING:
+    from ttsadapt.strategies.base import Strategy
 
 SHOWN = 4
 
@@ -28,10 +33,21 @@ def refuse_clashes(backbone: Backbone, claimed: Mapping[str, Iterable[nn.Paramet
             for pair in ((w, a) for w in whole for a in added if w != a):
                 clashes.setdefault(pair, []).append(name)
     for (whole_one, adapter), layers in clashes.items():
-        raise ConfigError(
-            f"strategy=[{whole_one},{adapter}] contradict each other in {_places(backbone, layers)}: {whole_one} trains the weights that "
-            f"{adapter} would leave alone: leave one out, or give them different blocks (partial and {adapter}, each with its own where)"
-        )
+        raise ConfigError(_said(whole_one, adapter, f" in {_places(backbone, layers)}"))
+
+
+def refuse_certain_clashes(strategies: Mapping[str, "Strategy"]) -> None:
+    """ConfigError for those that are known before there is a model: a model may take an hour to pretrain."""
+    for whole_one, adapter in permutations(strategies, 2):
+        if strategies[whole_one].trains_all and strategies[adapter].keeps_weights:
+            raise ConfigError(_said(whole_one, adapter))
+
+
+def _said(whole_one: str, adapter: str, where: str = "") -> str:
+    return (
+        f"strategy=[{whole_one},{adapter}] contradict each other{where}: {whole_one} trains the weights that {adapter} would leave alone: "
+        f"leave one out, or give them different blocks (partial and {adapter}, each with its own where)"
+    )
 
 
 def _places(backbone: Backbone, layers: Iterable[str]) -> str:

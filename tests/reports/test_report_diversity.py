@@ -53,7 +53,7 @@ def test_correlations_are_pearsons_with_fishers_interval(study):
 def test_seeds_are_no_points_of_their_own(study):
     """They learn from the same recordings; where one of them was looked at, all were."""
     said = found(study(5, looked_at=5, seeds=3))
-    assert [p.label for p in said.points] == [f"lora (data.target_train={k})" for k in range(5)]
+    assert [p.label for p in said.points] == [f"lora (target_train={k})" for k in range(5)]
     assert said.of("mcd", "energy_sd").correlation.n == 5 and set(said.points[0].gain) >= {"mcd", "per", "duration_ratio"}
 
 
@@ -62,7 +62,7 @@ def test_the_page_and_the_tables_show_it(study):
     build(folder)
     page, text = (folder / "report.html").read_text(), (folder / "report.md").read_text()
     assert 'id="diversity"' in page and "5 points: so few" in page and (folder / "plots" / "diversity.png").is_file()
-    assert "| gain, correlated with | energy s.d., dB | DNS-MOS s.d. | WADA-SNR, dB |" in text and "1. lora (data.target\\_train=0)" in text
+    assert "| gain, correlated with | energy s.d., dB | DNS-MOS s.d. | WADA-SNR, dB |" in text and "1. lora (target\\_train=0)" in text
     assert "| MCD | +1.00" in text
     widths = {line.count("|") for line in text.split("## Diversity")[1].splitlines() if line.startswith("|")}
     assert widths == {5}

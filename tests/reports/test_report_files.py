@@ -149,7 +149,7 @@ def test_runs_that_differ_in_more_than_the_seed_are_not_averaged(tmp_path):
         config = json.loads((run / "config.yaml").read_text())
         config["strategy"]["lora"]["rank"] = 4 * (seed + 1)
         (run / "config.yaml").write_text(json.dumps(config))
-    assert [s.label for s in Systems(read_study(folder)).adapted] == ["lora (strategy.lora.rank=4)", "lora (strategy.lora.rank=8)"]
+    assert [s.label for s in Systems(read_study(folder)).adapted] == ["lora (rank=4)", "lora (rank=8)"]
 
 
 def test_latex_rows_have_as_many_cells_as_columns(reported):
@@ -246,3 +246,11 @@ def test_imports_stay_light():
     code = "import sys, ttsadapt.reports.writing; print(sorted({'torch', 'pandas', 'lightning', 'librosa', 'scipy'} & set(sys.modules)))"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "[]"
+
+
+def test_labels_in_the_terminal_are_cut_where_that_leaves_them_apart():
+    from ttsadapt.reports.tables import _shortened
+
+    long = ["lora (" + "x" * 40 + letter + "y" * 9 for letter in "ab"]
+    assert [len(s) for s in _shortened(long, 30)] == [48, 48] and len(set(_shortened(long, 30))) == 2
+    assert _shortened(["x" * 40, "lora"], 30) == ["x" * 29 + "…", "lora"] and _shortened([], 30) == []

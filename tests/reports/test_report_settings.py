@@ -29,6 +29,13 @@ def test_a_value_and_a_class(tmp_path):
     assert differences([clean, noisy]) == ["optimizer.lr=0.0001, data.room=Clean", "optimizer.lr=0.001, data.room=Noise"]
 
 
+def test_brief_names_are_the_ends_that_no_other_has():
+    one = {"optimizer.lr": "0.1", "strategy.lora.lr": "1", "data.emotions": "['sad', 'happy']"}
+    other = dict.fromkeys(one, "null")
+    assert differences([one, other], brief=True)[0] == "optimizer.lr=0.1, lora.lr=1, emotions=[sad, happy]"
+    assert differences([{"a.lr": "1", "lr": "2"}, {"a.lr": "2", "lr": "1"}], brief=True)[0] == "a.lr=1, lr=2"
+
+
 def test_many_are_counted():
     one, other = ({str(i): str(i + plus) for i in range(9)} for plus in (0, 1))
     assert differences([one, other])[0] == "0=0, 1=1, 2=2, 3=3, 5 more"

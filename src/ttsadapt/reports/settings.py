@@ -1,5 +1,6 @@
 """What sets runs of one name apart: the settings of their configs, the seed and what changes no number left out."""
 
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -24,23 +25,37 @@ def settings(path: Path) -> Settings:
     return {k: v for k, v in flat.items() if not any(k == apart or k.startswith(f"{apart}.") for apart in _APART)}
 
 
-def differences(runs: Sequence[Settings]) -> list[str]:
+def differences(runs: Sequence[Settings], brief: bool = False) -> list[str]:
     """For each of them, in the words of overrides, what it has that not all have; "" where there is nothing.
 
-    Where another class was chosen, its settings follow from that and are not named.
+    Where another class was chosen, its settings follow from that and are not named. `brief`: names by their ends, "lr" for "optimizer.lr".
     """
     names = dict.fromkeys(name for one in runs for name in one)
     varied = [name for name in names if len({one.get(name) for one in runs}) > 1]
     chosen = tuple(name.removesuffix(_TARGET) + "." for name in varied if name.endswith(_TARGET))
     told = [name for name in varied if name.endswith(_TARGET) or not name.startswith(chosen or "\0")]
-    whole = [[_told(name, one[name]) for name in told if name in one] for one in runs]
+    called = _ends(told) if brief else {name: name.removesuffix(_TARGET) for name in told}
+    whole = [[f"{called[name]}={_worded(name, one[name])}" for name in told if name in one] for one in runs]
     short = [_shortened(parts) for parts in whole]
     told_apart = len(set(map(tuple, short))) == len(set(map(tuple, whole)))
     return [", ".join(parts) for parts in (short if told_apart else whole)]
 
 
-def _told(name: str, value: str) -> str:
-    return f"{name.removesuffix(_TARGET)}={value.rpartition('.')[2]}" if name.endswith(_TARGET) else f"{name}={value}"
+def _ends(names: Sequence[str]) -> dict[str, str]:
+    """{name: the fewest of its last parts that no other one ends with}"""
+    ends = {name: _suffixes(name.removesuffix(_TARGET)) for name in names}
+    taken = Counter(end for own in ends.values() for end in own)
+    return {name: next((end for end in own if taken[end] == 1), own[-1]) for name, own in ends.items()}
+
+
+def _suffixes(name: str) -> list[str]:
+    """Dotted, the shortest first."""
+    parts = name.split(".")
+    return [".".join(parts[-n:]) for n in range(1, len(parts) + 1)]
+
+
+def _worded(name: str, value: str) -> str:
+    return value.rpartition(".")[2] if name.endswith(_TARGET) else value.replace("'", "")
 
 
 def _shortened(parts: list[str]) -> list[str]:

@@ -187,6 +187,6 @@ def _seed_groups(runs: list[Run]) -> list[tuple[str, list[Run]]]:
         by_name[run.name][frozenset(run.settings.items())].append(run)
     labelled = []
     for name, groups in by_name.items():
-        apart = differences([group[0].settings for group in groups.values()])
+        apart = differences([group[0].settings for group in groups.values()], brief=True)
         labelled += [(f"{name} ({own})" if own else name, group) for own, group in zip(apart, groups.values())]
     return labelled

@@ -168,7 +168,7 @@ def to_console(systems: Systems, width: int = 120) -> str:
 
 
 def _console_block(rows: Sequence[System], group: Group, width: int) -> list[str]:
-    columns: list[list[str]] = [["", *(_shorten(s.label, 30) for s in rows)]]
+    columns: list[list[str]] = [["", *_shortened([s.label for s in rows], 30)]]
     columns[0][0] = group.key
     columns.append(["train s", *(seconds(s.cost("train_seconds")) for s in rows)])
     columns.append(["trained", *(percent(s.cost("trainable_share")) for s in rows)])
@@ -194,5 +194,10 @@ def _console_cell(cell: Cell, digits: int) -> str:
     return f"{'*' if cell.best else ''}{cell.text}{half}"
 
 
-def _shorten(text: str, width: int) -> str:
-    return text if len(text) <= width else text[: width - 1] + "…"
+def _shortened(labels: Sequence[str], width: int) -> list[str]:
+    """Of `width` characters, or of as many as tell them apart."""
+    for most in range(width, max(map(len, labels), default=width) + 1):
+        cut = [text if len(text) <= most else text[: most - 1] + "…" for text in labels]
+        if len(set(cut)) == len(set(labels)):
+            return cut
+    return list(labels)

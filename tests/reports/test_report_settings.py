@@ -2,7 +2,7 @@
 
 import json
 
-from ttsadapt.reports.settings import differences, settings
+from ttsadapt.reports.settings import counting, differences, settings
 
 
 def config(path, **changes):
@@ -45,3 +45,8 @@ def test_labels_are_never_cut_so_short_that_two_are_the_same():
     plain = {str(i): "0" for i in range(6)}
     found = differences([plain, plain | {"5": "1"}, {str(i): "1" for i in range(6)}])
     assert len(set(found)) == 3 and found[1] == "0=0, 1=0, 2=0, 3=0, 4=0, 5=1"
+
+
+def test_settings_are_listed_as_one_counts():
+    found = ["rank=16, lr=0.001", "rank=8, lr=1e-05", "rank=8, lr=0.0001", "", "rank=null"]
+    assert sorted(found, key=counting) == ["", "rank=8, lr=1e-05", "rank=8, lr=0.0001", "rank=16, lr=0.001", "rank=null"]

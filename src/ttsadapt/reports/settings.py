@@ -1,5 +1,7 @@
 """What sets runs of one name apart: the settings of their configs, the seed and what changes no number left out."""
 
+import math
+import re
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -39,6 +41,16 @@ def differences(runs: Sequence[Settings], brief: bool = False) -> list[str]:
     short = [_shortened(parts) for parts in whole]
     told_apart = len(set(map(tuple, short))) == len(set(map(tuple, whole)))
     return [", ".join(parts) for parts in (short if told_apart else whole)]
+
+
+def counting(text: str) -> list[tuple[float, str]]:
+    """What sorts "rank=8" before "rank=16"."""
+    return [(float(part), "") if number else (math.inf, part) for part, number in _parts(text)]
+
+
+def _parts(text: str) -> Iterator[tuple[str, bool]]:
+    for number, other in re.findall(r"(\d+(?:\.\d+)?(?:e[+-]?\d+)?)|(\D+)", text):
+        yield (number, True) if number else (other, False)
 
 
 def _ends(names: Sequence[str]) -> dict[str, str]:

@@ -13,7 +13,7 @@ from ttsadapt.errors import UserError
 from ttsadapt.files import inside
 from ttsadapt.metrics.rows import Judges
 from ttsadapt.reports.numbers import Estimate, interval, paired
-from ttsadapt.reports.settings import differences
+from ttsadapt.reports.settings import counting, differences
 from ttsadapt.reports.study import MetricInfo, Run, Study
 
 
@@ -188,5 +188,6 @@ def _seed_groups(runs: list[Run]) -> list[tuple[str, list[Run]]]:
     labelled = []
     for name, groups in by_name.items():
         apart = differences([group[0].settings for group in groups.values()], brief=True)
-        labelled += [(f"{name} ({own})" if own else name, group) for own, group in zip(apart, groups.values())]
+        told = sorted(zip(apart, groups.values()), key=lambda each: counting(each[0]))
+        labelled += [(f"{name} ({own})" if own else name, group) for own, group in told]
     return labelled

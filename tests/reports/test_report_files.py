@@ -152,6 +152,37 @@ def test_runs_that_differ_in_more_than_the_seed_are_not_averaged(tmp_path):
     assert [s.label for s in Systems(read_study(folder)).adapted] == ["lora (rank=4)", "lora (rank=8)"]
 
 
+def test_what_preserves_stands_beside_the_same_training_without_it(tmp_path):
+    from ttsadapt.reports.plots import _styles
+
+    folder = study(tmp_path, strategies=[("lora",), ("kd", "lora")], tests={"target": 3, "source": 3}, seeds=(0, 1), wavs=False)
+    for run in folder.iterdir():
+        config = json.loads((run / "config.yaml").read_text())
+        config["strategy"]["lora"]["rank"] = 4 * (config["seed"] + 1)
+        (run / "config.yaml").write_text(json.dumps(config))
+    systems = Systems(read_study(folder))
+    pairs = [(plain.label, kept.label) for plain, kept in systems.preserved_pairs()]
+    assert [[label.partition(" ")[2] for label in pair] for pair in pairs] == [["(rank=4)"] * 2, ["(rank=8)"] * 2]
+    styles = _styles(systems)
+    for plain, kept in systems.preserved_pairs():
+        assert styles[plain][0] == styles[kept][0] and (styles[plain][1], styles[kept][1]) == ("-", "--")
+    assert len({colour for colour, _, _ in styles.values()}) == 2
+
+
+def test_names_too_long_for_a_plot_are_numbered_above_it(reported):
+    from ttsadapt.reports.compare import change_table
+    from ttsadapt.reports.plots import draw
+
+    systems = Systems(read_study(reported))
+    assert not draw(systems, change_table(systems))["tradeoff"].legends
+    for system in systems:
+        system.label += " (optimizer.lr=0.0001, rank=16)"
+    figure = draw(systems, change_table(systems))["tradeoff"]
+    said = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert said[0].startswith("1  ") and len(said) == len(systems.adapted)
+    assert all(text.get_text().isdigit() for text in figure.axes[0].texts)
+
+
 def test_latex_rows_have_as_many_cells_as_columns(reported):
     tex = (reported / "table.tex").read_text()
     for columns, body in re.findall(r"\\begin\{tabular\}\{(\w+)\}(.*?)\\end\{tabular\}", tex, re.S):

@@ -4,6 +4,7 @@ import io
 import json
 import math
 import re
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from itertools import pairwise, product
 from pathlib import Path
@@ -51,6 +52,8 @@ STYLE: Any = {
     "legend.frameon": False,
 }
 MOST_PANELS, MOST_POINTS, LEGEND_COLUMNS = 6, 240, 5
+BESIDE_A_POINT = 24
+"""characters of a name"""
 
 
 def draw(systems: Systems, changes: Table) -> dict[str, Figure]:
@@ -82,23 +85,25 @@ def svg(figure: Figure, name: str, title: str) -> str:
 
 
 def _styles(systems: Systems) -> dict[System, tuple[str, str, bool]]:
-    """(colour, line, filled): one colour a way of training; filled markers and broken lines preserve."""
-    hows = list(dict.fromkeys((s.backbone, s.how) for s in systems.adapted))
-    seen = dict.fromkeys(hows, 0)
+    """(colour, line, filled): one colour a way of training; filled markers and broken lines preserve. Colours that come again, too."""
+    ways = list(dict.fromkeys(s.training for s in systems.adapted))
+    seen = Counter[str]()
     styles = {}
     for system in systems.adapted:
-        how = (system.backbone, system.how)
-        styles[system] = (SERIES[hows.index(how) % len(SERIES)], LINES[seen[how] % len(LINES)], system.preserving)
-        seen[how] += 1
+        colour = SERIES[ways.index(system.training) % len(SERIES)]
+        styles[system] = (colour, LINES[seen[colour] % len(LINES)], system.preserving)
+        seen[colour] += 1
     return styles
 
 
-def grid(count: int, panel: tuple[float, float], columns: int, top: float = 0.35) -> tuple[Figure, list[Axes]]:
-    """`count` panels of `panel` inches under `top` inches. Fixed margins: the layout engines would draw everything thrice."""
+def grid(count: int, panel: tuple[float, float], columns: int, top: float = 0.35, labels: Sequence[str] = ()) -> tuple[Figure, list[Axes]]:
+    """`count` panels of `panel` inches under `top` inches and a legend of `labels`. Fixed margins: layout engines draw it all thrice."""
     columns = min(columns, count)
     rows = math.ceil(count / columns)
     left, right, bottom, across, down = 0.55, 0.12, 0.45, 0.6, 0.8
     wide = left + right + columns * panel[0] + (columns - 1) * across
+    if labels:
+        top += 0.1 + 0.17 * math.ceil(len(labels) / _legend_columns(wide, labels))
     high = top + bottom + rows * panel[1] + (rows - 1) * down
     figure = Figure(figsize=(wide, high))
     places = {"left": left / wide, "right": 1 - right / wide, "bottom": bottom / high, "top": 1 - top / high}
@@ -110,7 +115,13 @@ def grid(count: int, panel: tuple[float, float], columns: int, top: float = 0.35
 
 
 def legend(figure: Figure, handles: Sequence[Artist], labels: Sequence[str]) -> None:
-    figure.legend(handles, labels, loc="upper left", bbox_to_anchor=(0, 1), ncols=LEGEND_COLUMNS, fontsize=7.5)
+    columns = _legend_columns(figure.get_figwidth(), labels)
+    figure.legend(handles, labels, loc="upper left", bbox_to_anchor=(0, 1), ncols=columns, fontsize=7.5)
+
+
+def _legend_columns(wide: float, labels: Sequence[str]) -> int:
+    """Those that fit into `wide` inches."""
+    return max(1, min(LEGEND_COLUMNS, int(wide / (0.5 + 0.058 * max(map(len, labels), default=0)))))
 
 
 def tradeoff(systems: Systems, changes: Table) -> Figure | None:
@@ -120,14 +131,26 @@ def tradeoff(systems: Systems, changes: Table) -> Figure | None:
     names = [name for name in gain if name in lost][:MOST_PANELS]
     if not names:
         return None
-    figure, axes = grid(len(names), (3.55, 2.75), 3)
+    styles, numbered = _styles(systems), _numbered(changes.rows)
+    figure, axes = grid(len(names), (3.55, 2.75), 3, labels=list(numbered.values()))
     for axis, name in zip(axes, names):
         _tradeoff_panel(axis, systems, changes.rows, lost[name], gain[name])
+    if numbered:
+        dots = [
+            Line2D([], [], color=c, marker="o", ls="", mfc=c if filled else PAPER) for c, _, filled in map(styles.__getitem__, numbered)
+        ]
+        legend(figure, dots, list(numbered.values()))
     return figure
 
 
+def _numbered(rows: Sequence[System]) -> dict[System, str]:
+    """What stands above the panels where names are too long to stand beside their points; {} where they are not."""
+    longest = max((len(s.label) for s in rows), default=0)
+    return {s: f"{i}  {s.label}" for i, s in enumerate(rows, 1)} if longest > BESIDE_A_POINT else {}
+
+
 def _tradeoff_panel(axis: Axes, systems: Systems, rows: list[System], lost: Column, gain: Column) -> None:
-    styles = _styles(systems)
+    styles, numbered = _styles(systems), _numbered(rows)
     points, spans = {}, []
     for system, x, y in zip(rows, (c.estimate for c in lost.cells), (c.estimate for c in gain.cells)):
         if x is None or y is None:
@@ -152,7 +175,8 @@ def _tradeoff_panel(axis: Axes, systems: Systems, rows: list[System], lost: Colu
     axis.set_xlabel("forgotten on source → worse")
     axis.set_ylabel("gained on target → better")
     axis.margins(0.12)
-    _label_points(axis, {s.label: p for s, p in points.items()}, [span for span in spans if np.isfinite(span).all()])
+    names = {s: numbered[s].split()[0] if numbered else s.label for s in points}
+    _label_points(axis, {names[s]: p for s, p in points.items()}, [span for span in spans if np.isfinite(span).all()])
 
 
 def _label_points(axis: Axes, points: dict[str, tuple[float, float]], lines: Sequence[tuple[tuple[float, float], ...]]) -> None:
@@ -189,7 +213,7 @@ def losses(systems: Systems) -> Figure | None:
     if not names:
         return None
     styles = _styles(systems)
-    figure, axes = grid(len(names), (2.4, 1.5), 4, top=0.45 + 0.17 * math.ceil(len(styles) / LEGEND_COLUMNS))
+    figure, axes = grid(len(names), (2.4, 1.5), 4, labels=[s.label for s in styles])
     for axis, name in zip(axes, names):
         for system, curve in _curves(systems, name):
             colour, line, _ = styles[system]

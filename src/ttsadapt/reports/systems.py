@@ -44,6 +44,13 @@ class System:
     def preserving(self) -> bool:
         return len(self.how) < len(self.strategies)
 
+    @cached_property
+    def training(self) -> tuple[object, ...]:
+        """How it was trained, whatever was preserved: the backbone, what trains, and every setting but those of what preserves."""
+        kept = [f"strategy.{name}" for name in self.strategies if name not in self.how]
+        settings = self.runs[0].settings.items()
+        return self.backbone, self.how, frozenset((k, v) for k, v in settings if not any(f"{k}.".startswith(f"{own}.") for own in kept))
+
     def values(self, set_: str, metric: str) -> dict[str, float]:
         """Per utterance, averaged over runs: seeds are averaged before anything is resampled."""
         if (set_, metric) not in self._values:
@@ -171,7 +178,7 @@ class Systems(list[System]):
             (plain, kept)
             for plain in self.adapted
             for kept in self.adapted
-            if not plain.preserving and kept.preserving and (plain.backbone, plain.how) == (kept.backbone, kept.how)
+            if not plain.preserving and kept.preserving and plain.training == kept.training
         ]
 
 

@@ -204,12 +204,25 @@ def test_settings_are_ranked_by_the_clips_that_all_of_them_have(tmp_path):
     assert found.best("per") == better and found.left_out("per") == 1
     assert found.change(better, "per").mean == pytest.approx(1) and found.change(better, "per").n == 3
     assert found.estimate(own, "per").mean == pytest.approx(41 / 3) and found.estimate(other, "per") is None
-    assert "(best of 2, so it flatters); 1 left out: not scored on the same clips by the same judge" in words(found)[0]
+    assert (
+        "(best of 2, so it flatters); on 1 of 3 seeds, which every setting has; 1 left out: not scored on the same sent" in words(found)[0]
+    )
     assert report(tmp_path)[-1].endswith(": decoding.csv, decoding.json, decoding.png")
     assert json.loads((tmp_path / "decoding.json").read_text())[0]["best"]["per"]["left_out"] == 1
     write(tmp_path / "decoding.csv", [*scored(own, [4, 4]), *scored(better, [1, 1], version="0"), *scored(other, [3, 9])])
     (found,) = read(tmp_path / "decoding.csv")
     assert found.best("per") == own and found.left_out("per") == 1 and found.change(other, "per").mean == -2
+
+
+def test_a_sweep_of_fewer_seeds_is_compared_on_the_seeds_that_all_have(tmp_path):
+    from ttsadapt.reports.decoding import read, words
+
+    own, better, other = SETTINGS
+    rows = [row for seed in range(3) for row in [*scored(own, [20, 20], seed), *scored(better, [19, 19], seed)]]
+    write(tmp_path / "decoding.csv", [*rows, *scored(other, [10, 10])])
+    (found,) = read(tmp_path / "decoding.csv")
+    assert found.best("per") == other and found.left_out("per") == 0 and found.varied == ["temperature"]
+    assert words(found)[0].endswith("; on 1 of 3 seeds, which every setting has")
 
 
 def test_what_is_not_drawn_is_not_said_to_be_written(tmp_path):

@@ -35,6 +35,8 @@ class Compared:
     recordings: dict[str, Value]
     weights: dict[str, float]
     share: bool
+    seeds: int
+    """that every setting was spoken with"""
 
     def of(self, setting: str, which: str) -> dict[str, float] | None:
         found = self.recordings if setting == RECORDINGS else self.values.get(setting, {})
@@ -79,9 +81,11 @@ class Decoded:
 
     @property
     def varied(self) -> list[str]:
-        """Knobs that have more than one value."""
-        names = [n for n in next(iter(self.settings.values()), {}) if all(n in s for s in self.settings.values())]
-        return [n for n in names if len({s[n] for s in self.settings.values()}) > 1]
+        """Knobs that have more than one value among what is compared."""
+        ranked = {name for found in self.compared.values() for name in found.values}
+        settings = [s for name, s in self.settings.items() if name in ranked]
+        names = [n for n in (settings[0] if settings else ()) if all(n in s for s in settings)]
+        return [n for n in names if len({s[n] for s in settings}) > 1]
 
     def told(self, setting: str) -> str:
         """ "temperature 0.6, top_k 20": the knobs that were varied."""
@@ -132,7 +136,7 @@ def _compared(rows: Sequence[Row], default: str) -> Compared:
     values = {name: _averaged({c: clips[name][c] for c in common}) for name in clips if name in names}
     weights = {r["utterance"]: r["weight"] for r in mine}
     ceiling = _averaged({c: v for c, v in recordings.items() if c[0] in said})
-    return Compared(values, ceiling, weights, any(r.get("share") == "1" for r in mine))
+    return Compared(values, ceiling, weights, any(r.get("share") == "1" for r in mine), len({seed for _, seed in common}))
 
 
 def _averaged(clips: Mapping[Clip, Value]) -> dict[str, Value]:
@@ -145,13 +149,15 @@ def _averaged(clips: Mapping[Clip, Value]) -> dict[str, Value]:
 def shared(clips: Mapping[str, AbstractSet[Clip]], own: str) -> tuple[set[str], set[Clip]]:
     """The settings that can be ranked and the clips that all of them have, the setting `own` among them.
 
-    They are so chosen that as many pairs with `own` as possible are compared: a few clips of an earlier, shorter sweep do not shrink
-    all others, and one clip on which a setting has no value does not cost the setting.
+    They are so chosen that as many sentences as possible are compared with `own`, over all settings; then as many seeds of them. A few
+    sentences of an earlier, shorter sweep do not shrink all others, one clip on which a setting has no value does not cost the setting,
+    and one seed of ten settings tells more than three of five.
     """
-    names, common, pairs = [own], set(clips.get(own, ())), 0
+    names, common, most = [own], set(clips.get(own, ())), (0, 0)
     best = (set(names), common) if common else (set[str](), common)
     for name in sorted(clips.keys() - {own}, key=lambda n: (-len(common & clips[n]), n)) if common else ():
         names, common = [*names, name], common & clips[name]
-        if common and (len(names) - 1) * len(common) >= pairs:
-            best, pairs = (set(names), common), (len(names) - 1) * len(common)
+        pairs = (len(names) - 1) * len({u for u, _ in common}), (len(names) - 1) * len(common)
+        if common and pairs >= most:
+            best, most = (set(names), common), pairs
     return best

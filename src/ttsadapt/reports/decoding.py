@@ -19,6 +19,9 @@ from ttsadapt.reports.systems import Systems
 from ttsadapt.reports.tables import markdown
 
 MOST_LINES = 8
+REFERENCES = ("the run's own", "recordings")
+Lines = dict[str, list[tuple[float, Estimate]]]
+"""{the other knobs: [(value of this one, what it gives)]}"""
 
 
 def report(run: Path) -> list[str]:
@@ -95,18 +98,20 @@ def words(d: Decoded) -> list[str]:
         digits, of = decimals([best, own]), f"best of {len(d.compared[info.name].values)}"
         said = f"{info.label} on {d.on}: best at {d.told(name)}, {_written(best, digits, info.unit)}"
         if name == d.default:
-            lines.append(f"{said}, the run's own setting ({of}){_left_out(d, info.name)}")
+            lines.append(f"{said}, the run's own setting ({of}){_missing(d, info.name)}")
             continue
         how = "the interval excludes 0" if change.sign > 0 else "within chance"
         own_said = f"the run's own ({d.told(d.default)}) {_written(own, digits, info.unit)}"
         gain = f"{fixed(change.mean, digits, True)} {bounds(change, digits, True)}".strip()
-        lines.append(f"{said}; {own_said}; paired gain {gain}: {how} ({of}, so it flatters){_left_out(d, info.name)}")
+        lines.append(f"{said}; {own_said}; paired gain {gain}: {how} ({of}, so it flatters){_missing(d, info.name)}")
     return lines
 
 
-def _left_out(d: Decoded, metric: str) -> str:
-    count = d.left_out(metric)
-    return f"; {count} left out: not scored on the same clips by the same judge" if count else ""
+def _missing(d: Decoded, metric: str) -> str:
+    """What could not be compared."""
+    count, seeds = d.left_out(metric), d.compared[metric].seeds
+    fewer = f"; on {seeds} of {d.seeds} seeds, which every setting has" if seeds < d.seeds else ""
+    return fewer + (f"; {count} left out: not scored on the same sentences by the same judge" if count else "")
 
 
 def _written(e: Estimate, digits: int, unit: str) -> str:
@@ -117,29 +122,37 @@ def draw(d: Decoded) -> Figure | None:
     """A row a metric, a column a knob that was varied; a line for each combination of the others."""
     if not d.varied or not d.metrics:
         return None
+    places = [(info, knob) for info in d.metrics.values() for knob in d.varied]
+    drawn = [_lines(d, info, knob) for info, knob in places]
+    others = list(dict.fromkeys(label for lines in drawn for label in lines if label))
     with rc_context(STYLE):
-        figure, axes = grid(len(d.metrics) * len(d.varied), (3.2, 2.1), len(d.varied), top=0.6)
-        places = [(info, knob) for info in d.metrics.values() for knob in d.varied]
-        for axis, (info, knob) in zip(axes, places):
-            _panel(axis, d, info, knob)
+        figure, axes = grid(len(places), (3.2, 2.1), len(d.varied), labels=[*REFERENCES, *others])
+        for axis, (info, knob), lines in zip(axes, places, drawn):
+            _panel(axis, d, info, knob, lines, others)
         handles = {label: h for axis in axes for h, label in zip(*axis.get_legend_handles_labels())}
         legend(figure, list(handles.values()), list(handles))
     return figure
 
 
-def _panel(axis: Axes, d: Decoded, info: MetricInfo, knob: str) -> None:
-    lines: dict[str, list[tuple[float, Estimate]]] = {}
+def _lines(d: Decoded, info: MetricInfo, knob: str) -> Lines:
+    lines: Lines = {}
     for name, setting in d.settings.items():
         if e := d.estimate(name, info.name):
             others = ", ".join(f"{n} {setting[n]:g}" for n in d.varied if n != knob)
             lines.setdefault(others, []).append((setting[knob], e))
-    for i, (others, points) in enumerate(list(lines.items())[:MOST_LINES]):
+    joined = {label: points for label, points in lines.items() if len(points) > 1} or lines  # points of no line are in the other columns
+    return dict(list(joined.items())[:MOST_LINES])
+
+
+def _panel(axis: Axes, d: Decoded, info: MetricInfo, knob: str, lines: Lines, labels: Sequence[str]) -> None:
+    for others, points in lines.items():
         points.sort(key=lambda p: p[0])
         bars = [[_length(e.mean - e.low) for _, e in points], [_length(e.high - e.mean) for _, e in points]]
+        i = labels.index(others) if others else 0
         colour, line = SERIES[i % len(SERIES)], LINES[i // len(SERIES) % len(LINES)]
         values, means = [x for x, _ in points], [e.mean for _, e in points]
         axis.errorbar(values, means, yerr=bars, color=colour, ls=line, lw=1.1, marker="o", ms=3.5, elinewidth=0.7, label=others or None)
-    for name, label, style in ((d.default, "the run's own", ":"), (RECORDINGS, "recordings", "--")):
+    for name, label, style in zip((d.default, RECORDINGS), REFERENCES, (":", "--")):
         if name and (e := d.estimate(name, info.name)):
             axis.axhline(e.mean, color=MUTED, lw=0.9, ls=style, label=label)
     n = max((e.n for points in lines.values() for _, e in points), default=0)

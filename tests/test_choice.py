@@ -1,7 +1,10 @@
 """Runs that are listened to while they train, chosen by what is heard; and those that cannot be."""
 
 import csv
+import io
 import json
+import re
+from contextlib import redirect_stdout
 
 import pytest
 import torch
@@ -28,8 +31,9 @@ def heard(mini):
         "study=heard",
     )
     cfg = mini(*HEARD, *asked)
-    train(cfg)
-    return cfg, run_folder(cfg)
+    with redirect_stdout(io.StringIO()) as said:
+        train(cfg)
+    return cfg, run_folder(cfg), said.getvalue()
 
 
 def rows(folder):
@@ -40,7 +44,7 @@ def rows(folder):
 def test_what_is_heard_is_logged_and_the_best_is_scored(heard):
     from ttsadapt.finished import restored
 
-    _, folder = heard
+    _, folder, _ = heard
     summary = json.loads((folder / "summary.json").read_text())
     by_step = {int(r["step"]) + 1: float(r["valid/target/mcd"]) for r in rows(folder)}
     assert sorted(by_step) == [4, 8, 12] and all(float(r["valid/source/mcd"]) > 0 for r in rows(folder))
@@ -58,6 +62,14 @@ def test_what_is_heard_is_logged_and_the_best_is_scored(heard):
     assert not all(torch.equal(state[n], t) for n, t in last["state_dict"].items())
 
 
+def test_what_is_heard_is_told(heard):
+    _, folder, said = heard
+    chosen = json.loads((folder / "summary.json").read_text())["checkpoint"]["best"]
+    told = dict(re.findall(r"heard at step (\d+): target mcd (\S+) dB, wada_snr \S+ dB; source mcd", said))
+    assert list(told) == ["4", "8", "12"] and told[str(chosen["step"])] == f"{chosen['value']:.4g}"
+    assert f"valid/target/mcd was best at step {chosen['step']} ({chosen['value']:.4g}); scored are the best weights" in said
+
+
 def test_what_is_spoken_is_what_the_chosen_weights_say(heard):
     """The clips that were scored in the end are those of best.ckpt."""
     from dataclasses import replace
@@ -66,7 +78,7 @@ def test_what_is_spoken_is_what_the_chosen_weights_say(heard):
     from ttsadapt.finished import restored
     from ttsadapt.scoring import sentences
 
-    _, folder = heard
+    _, folder, _ = heard
     assembly, learner = restored(folder)
     (said,) = sentences(assembly, "target")
     (wave,) = learner.backbone.synthesize([replace(learner.backbone.frontend.request(said), seed=0)])
@@ -76,7 +88,7 @@ def test_what_is_spoken_is_what_the_chosen_weights_say(heard):
 def test_the_page_says_where_loss_and_quality_parted(heard):
     from ttsadapt.reports import build
 
-    _, folder = heard
+    _, folder, _ = heard
     page = build(folder.parent).read_text()
     said = rows(folder)
     loss, mcd = ({int(r["step"]) + 1: float(r[f"valid/target/{n}"]) for r in said} for n in ("loss", "mcd"))

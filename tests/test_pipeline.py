@@ -148,6 +148,16 @@ def test_a_sure_contradiction_is_refused_before_anything_is_pretrained(mini):
     assert not run_folder(cfg).exists()
 
 
+def test_sets_that_nothing_can_be_said_of_are_refused_before_anything_trains(mini):
+    from ttsadapt.errors import ConfigError
+    from ttsadapt.run import train
+
+    cfg = mini("strategy=[lora]", "evaluation.sets=[target,sorce]", "study=unsaid")
+    with pytest.raises(ConfigError, match=r"no sorce.test: did you mean 'source'\? \(say evaluation.sets=\[target\]\)"):
+        train(cfg)
+    assert not (run_folder(cfg) / "checkpoints").exists()
+
+
 def test_the_same_config_in_another_order_is_the_same_run(done, mini, capsys):
     from ttsadapt.run import train
 

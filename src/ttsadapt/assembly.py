@@ -22,7 +22,9 @@ from ttsadapt.backbones.base import SOURCE, TARGET, Backbone, Frontend
 from ttsadapt.config.app import LAUNCHER
 from ttsadapt.config.base import base_config, lineage
 from ttsadapt.config.identity import run_folder, status
+from ttsadapt.data import manifest
 from ttsadapt.data.features import Features, FeatureSet
+from ttsadapt.data.joined import Joined
 from ttsadapt.data.ondemand import MANY, OnDemand
 from ttsadapt.data.prepare import PreparedCorpus
 from ttsadapt.data.utterance import Utterance
@@ -51,7 +53,11 @@ class Run(Artifact):
         return run_lock(self.folder)
 
     def produce(self) -> None:
-        steps = f"pretraining the model in {self.cfg.trainer.max_steps} steps" if self.cfg.strategy else "scoring the untuned model"
+        steps = (
+            f"pretraining the model in {self.cfg.trainer.max_steps} steps, after what it hears and says speech with"
+            if self.cfg.strategy
+            else "scoring the untuned model"
+        )
         print(self.says or f"first, and only once: {steps}, in {self.folder}", flush=True)
         config = self.folder / "config.yaml"
         write_text(config, OmegaConf.to_yaml(self.cfg, resolve=True))
@@ -162,6 +168,21 @@ class Assembly:
     def corpora(self) -> tuple[PreparedCorpus, ...]:
         """Its own, that of the first base, those of the stages before."""
         return (self.corpus, self.before, *self.earlier)
+
+    @cached_property
+    def judged(self) -> Path:
+        """The folder that judges learn from: its own recordings, and those of the first base where a set is spoken that only that has.
+
+        A recogniser of one voice's few minutes would have no say on the sentences that must not be forgotten. Prepares the corpora.
+        """
+        ensure(self.corpus, self.before)
+        known = set(self.names())
+        parts = {name: corpus.folder for corpus in (self.before, self.corpus) for name in manifest.names(corpus.folder) if name in known}
+        if set(parts.values()) == {self.corpus.folder}:
+            return self.corpus.folder
+        joined = Joined(parts, self.cache)
+        ensure(joined)
+        return joined.folder
 
     def needs(self) -> tuple[Artifact, ...]:
         """What must exist before training can start."""

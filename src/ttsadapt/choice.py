@@ -67,7 +67,7 @@ def listen(assembly: Assembly, metrics: Mapping[str, UtteranceMetric], sets: Seq
     if not metrics:
         return None
     sentences = {s: subset(assembly.utterances(f"{s}.valid"), wanted.sentences) for s in sets if s in wanted.sets}
-    return Listening(sentences, metrics, assembly.corpus.folder, assembly.cache, wanted.every, wanted.seed)
+    return Listening(sentences, metrics, assembly.judged, assembly.cache, wanted.every, wanted.seed)
 
 
 def checkpoints_of(cfg: DictConfig, folder: Path, listening: Listening | None) -> Checkpoints:
@@ -127,4 +127,6 @@ def choose(cfg: DictConfig, learner: Learner, checkpoints: Checkpoints) -> dict[
             )
         learner.load_state_dict(learner.completed(restore(checkpoints.best_path), str(checkpoints.best_path)))
     heard = {"validation": checkpoints.listening.summary()} if checkpoints.listening else {}
+    if checkpoints.best is not None and (heard or cfg.checkpoint.score == "best"):
+        print(f"{checkpoints.told()}; scored are the {cfg.checkpoint.score} weights", flush=True)
     return {"checkpoint": checkpoints.summary() | {"scored": cfg.checkpoint.score}} | heard

@@ -70,7 +70,7 @@ class Task:
     @cached_property
     def judged(self) -> list[Any]:
         """By which judges its sentences are scored now, and how."""
-        corpus, cache = self.assembly.corpus.folder, self.assembly.cache
+        corpus, cache = self.assembly.judged, self.assembly.cache
         return [[name, metric.limit, metric.identity(corpus, cache)] for name, metric in assembled(self.cfg.metric).items()]
 
     @cached_property

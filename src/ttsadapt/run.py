@@ -27,7 +27,7 @@ from ttsadapt.learner import Learner, adapt, idle
 from ttsadapt.loggers.base import RunLogger, Used
 from ttsadapt.metrics.available import assembled
 from ttsadapt.provenance import Stopwatch, provenance
-from ttsadapt.scoring import judge_needs, score_run
+from ttsadapt.scoring import judge_needs, refuse_unknown_sets, score_run
 from ttsadapt.strategies.base import Mix, Strategy, Study, generator
 from ttsadapt.trainer import build_loggers, build_trainer, device_of
 from ttsadapt.where.clash import refuse_certain_clashes
@@ -81,6 +81,10 @@ def _train(cfg: DictConfig, folder: Path) -> float | None:
     metrics = assembled(cfg.metric)
     ears = listeners(cfg) if cfg.strategy else {}
     ensure(*assembly.corpora)  # what follows reads them
+    if "source.test" in assembly.names() and "source.test" not in assembly.corpus.names() and is_main():
+        print(f"source: {assembly.corpus.name} has none, so it is what the base was pretrained on ({assembly.before.name})", flush=True)
+    if metrics:
+        refuse_unknown_sets(assembly)
     if cfg.strategy:
         refuse_best_of_none(cfg, ears, valid_sets(assembly))
     ensure(*assembly.needs(), *judge_needs(assembly, metrics), *judge_needs(assembly, ears))
@@ -155,7 +159,7 @@ def look(assembly: Assembly, name: str) -> Study:
     cache = assembly.cache / "studies" / f"{assembly.base.hash or _drawn(cfg)}-{assembly.corpus.folder.name}{seen}"
     cache.mkdir(parents=True, exist_ok=True)
     voices = [u for s in assembly.names() if s.endswith(".train") for u in assembly.utterances(s)]
-    corpora = tuple(dict.fromkeys((assembly.corpus.folder, assembly.before.folder)))
+    corpora = tuple(dict.fromkeys((assembly.judged, assembly.corpus.folder, assembly.before.folder)))
     return Study(assembly.base.backbone, source, learnt, cache, cfg.seed, generator(cfg.seed, name), voices, corpora, assembly.cache)
 
 

@@ -12,8 +12,10 @@ from omegaconf import OmegaConf
 from ttsadapt.artifacts import Artifact, ensure
 from ttsadapt.assembly import Assembly, Run
 from ttsadapt.backbones.base import Backbone, to_device
+from ttsadapt.config.nearest import hint
 from ttsadapt.data.features import FeatureSet
 from ttsadapt.data.utterance import Utterance
+from ttsadapt.errors import ConfigError
 from ttsadapt.evaluation import References, score_set, summarise
 from ttsadapt.files import digest, read_json, write_json
 from ttsadapt.learner import Learner
@@ -75,7 +77,7 @@ def spoken_scores(
             if timed:
                 clock(backbone, list(timed.values()), folder, seed)
         asked = {key: m for key, m in metrics.items() if not (suffix and m.timed)}
-        rows += score_set(asked, name, audio, utterances, assembly.corpus.folder, assembly.cache, seed=seed, suffix=suffix)
+        rows += score_set(asked, name, audio, utterances, assembly.judged, assembly.cache, seed=seed, suffix=suffix)
     return rows
 
 
@@ -125,13 +127,22 @@ def _again(assembly: Assembly, name: str, folder: Path, metrics: Mapping[str, Ut
         audio = {u.id: folder / f"{u.id}{suffix}.wav" for u in utterances}
         if not metrics or not all(path.is_file() for path in audio.values()):
             return []
-        rows += score_set(metrics, name, audio, utterances, assembly.corpus.folder, assembly.cache, seed=seed, suffix=suffix)
+        rows += score_set(metrics, name, audio, utterances, assembly.judged, assembly.cache, seed=seed, suffix=suffix)
     return rows
 
 
 def sentences(assembly: Assembly, name: str) -> list[Utterance]:
     """The test utterances of a set that are spoken and scored: all, or `evaluation.limit` of them (`subset`)."""
     return list(subset(assembly.utterances(f"{name}.test"), assembly.cfg.evaluation.limit))
+
+
+def refuse_unknown_sets(assembly: Assembly) -> None:
+    """ConfigError for one of `evaluation.sets` of which the data have no test: before anything trains."""
+    asked, there = list(assembly.cfg.evaluation.sets), [n.removesuffix(".test") for n in assembly.names() if n.endswith(".test")]
+    if unknown := [name for name in asked if name not in there]:
+        known = ",".join(name for name in asked if name in there) or ",".join(there[:2])
+        missing = f"the data have no {unknown[0]}.test{hint(unknown[0], there)}"
+        raise ConfigError(f"evaluation.sets=[{','.join(asked)}]: {missing} (say evaluation.sets=[{known}])")
 
 
 def _keep_recordings(assembly: Assembly, references: References, place: Path) -> None:
@@ -155,14 +166,14 @@ def link(source: Path, path: Path) -> None:
 
 def judge_needs(assembly: Assembly, metrics: Mapping[str, UtteranceMetric]) -> list[Artifact]:
     """Recognisers and encoders that the metrics ask for."""
-    return [need for metric in metrics.values() for need in metric.needs(assembly.corpus.folder, assembly.cache)]
+    return [need for metric in metrics.values() for need in metric.needs(assembly.judged, assembly.cache)]
 
 
 def ceiling(assembly: Assembly, backbone: Backbone, metrics: Mapping[str, UtteranceMetric]) -> References:
     """Scores of the recordings, and of the recordings through the backbone's own codec or vocoder."""
     sets = {name: sentences(assembly, name) for name in assembly.cfg.evaluation.sets}
     codec = digest([OmegaConf.to_container(assembly.cfg.backbone, resolve=True), assembly.base.hash])
-    return References(sets, metrics, assembly.corpus.folder, assembly.cache, backbone.resynthesize, backbone.sample_rate, codec)
+    return References(sets, metrics, assembly.judged, assembly.cache, backbone.resynthesize, backbone.sample_rate, codec)
 
 
 def judges(metrics: Mapping[str, UtteranceMetric]) -> dict[str, Any]:

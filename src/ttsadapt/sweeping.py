@@ -84,7 +84,7 @@ class Sweep:
         self.rows = read_rows(self.path)
         self.first = int(assembly.cfg.evaluation.seeds[0])
         for metric in metrics.values():
-            metric.open(assembly.corpus.folder, assembly.cache)  # its version is known from now on
+            metric.open(assembly.judged, assembly.cache)  # its version is known from now on
 
     def run(self, wanted: Sequence[Setting], seeds: int) -> None:
         """Score the recordings, the run's own setting and every one of `wanted`; what is in decoding.csv already is skipped."""
@@ -132,7 +132,7 @@ class Sweep:
         if not metrics:
             return
         title = f"{RECORDINGS}/{self.on}" if name == RECORDINGS else name
-        new = score_set(metrics, title, audio, self.utterances, self.assembly.corpus.folder, self.assembly.cache)
+        new = score_set(metrics, title, audio, self.utterances, self.assembly.judged, self.assembly.cache)
         about = {"set": self.on, "setting": name, "default": int(default), "seed": str(seed)}
         again = {(r["metric"], r["utterance"]) for r in new}
         mine = (self.on, name, str(seed))

@@ -136,6 +136,11 @@ class Checkpoints(Checkpoint):
         self.best = state["best"]
         self.best_step, self.waited = state.get("best_step", 0), state.get("waited", 0)
 
+    def told(self) -> str:
+        """Once something was best."""
+        stopped = ", and training stopped early" if self.stopped else ""
+        return f"{self.monitor} was best at step {self.best_step} ({self.best:.4g}){stopped}"
+
     @property
     def stopped(self) -> bool:
         """Whether patience is at an end."""

@@ -81,9 +81,19 @@ class Listening(L.Callback):
         values = trainer.strategy.broadcast(heard)
         pl_module.log_dict(values, rank_zero_only=False)
         self.times, self.seconds = self.times + 1, self.seconds + time.perf_counter() - started
+        if trainer.is_global_zero:
+            tqdm.write(f"heard at step {trainer.global_step}: {self._told(values)}")
         if self.times == 1 and trainer.is_global_zero:
             count = sum(map(len, self.sentences.values()))
-            print(f"listening to {count} sentences took {self.seconds:.1f} s; train_seconds leaves it out", flush=True)
+            tqdm.write(f"listening to {count} sentences took {self.seconds:.1f} s; train_seconds leaves it out")
+
+    def _told(self, values: Mapping[str, float]) -> str:
+        """ "target per 45.7 %, speaker 83.2 cos x 100; source per ..." """
+        each = {
+            where: ", ".join(f"{name} {values[f'valid/{where}/{name}']:.4g} {m.unit}".rstrip() for name, m in self.metrics.items())
+            for where in self.sentences
+        }
+        return "; ".join(f"{where} {said}" for where, said in each.items())
 
     def _heard(self, backbone: Backbone) -> dict[str, float]:
         values: dict[str, float] = {}

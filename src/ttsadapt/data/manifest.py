@@ -20,9 +20,11 @@ import soundfile
 
 from ttsadapt.data.utterance import Phone, Utterance
 from ttsadapt.errors import DataError, UserError
-from ttsadapt.files import inside, replacing
+from ttsadapt.files import inside, read_json, replacing
 
 SUFFIX = ".jsonl.gz"
+PARTS = "parts.json"
+"""{"<set>.<split>": name of the folder beside this one that holds it}"""
 _BRING_IN = "bring such data in by data=manifest"
 _DIGITS = 8
 """lhotse's own precision of times"""
@@ -74,6 +76,7 @@ def read(folder: Path, name: str) -> list[Utterance]:
 
     Raises DataError with the line: corrupt JSON, a cut of another form, a duplicate id, audio outside `folder`.
     """
+    folder = folder.parent / _parts(folder).get(name, folder.name)
     utterances: dict[str, Utterance] = {}
     earlier: dict[str, list[str]] = {}
     path, below = folder / f"{name}{SUFFIX}", Below(folder)
@@ -112,7 +115,15 @@ def _turns(ids: list[str], utterances: dict[str, Utterance], where: str) -> tupl
 
 def names(folder: Path) -> list[str]:
     """Every "<set>.<split>" in the folder, sorted."""
-    return sorted(p.name.removesuffix(SUFFIX) for p in folder.glob(f"*{SUFFIX}"))
+    return sorted({*(p.name.removesuffix(SUFFIX) for p in folder.glob(f"*{SUFFIX}")), *_parts(folder)})
+
+
+def _parts(folder: Path) -> dict[str, str]:
+    """DataError for one that does not lie beside the folder."""
+    parts: dict[str, str] = read_json(folder / PARTS) if (folder / PARTS).is_file() else {}
+    if wrong := [part for part in parts.values() if Path(part).name != part]:
+        raise DataError(f"{folder / PARTS}: {wrong[0]} is no folder beside it: delete {folder} and run again")
+    return parts
 
 
 def rows(file: Path, phones: bool = True) -> Iterator[tuple[dict[str, Any], str]]:

@@ -54,7 +54,7 @@ class Run(Artifact):
 
     def produce(self) -> None:
         steps = (
-            f"pretraining the model in {self.cfg.trainer.max_steps} steps, after what it hears and says speech with"
+            f"pretraining the model in {self.cfg.trainer.max_steps} steps (its codec, if it has one, is fitted before)"
             if self.cfg.strategy
             else "scoring the untuned model"
         )

@@ -43,13 +43,13 @@ def interval(
     if len(value) == 1:
         return Interval(mean, math.nan, math.nan, n)
     if share and (np.isin(value, (0.0, 100.0)).all() or np.ptp(value) == 0):
-        return Interval(mean, *_wilson(mean, weight.sum() ** 2 / np.square(weight).sum()), n)
+        return Interval(mean, *wilson(mean, weight.sum() ** 2 / np.square(weight).sum()), n)
     if np.ptp(value) == 0:
         return Interval(mean, mean, mean, n)
     return Interval(mean, *_bootstrapped(value, weight, draws, seed), n)
 
 
-def _wilson(percent: float, n: float) -> tuple[float, float]:
+def wilson(percent: float, n: float) -> tuple[float, float]:
     """Wilson's (1927) interval of a share in %; `n` may be Kish's effective number of weighted values."""
     p, z = percent / 100, 1.959964
     middle, half = p + z**2 / (2 * n), z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))

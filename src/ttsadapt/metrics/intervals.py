@@ -8,6 +8,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+FEW = 10
+"""texts below which no verdict is given: a bootstrap of fewer draws too few different samples, and its intervals are too narrow"""
+
+
+def too_few(texts: int) -> str:
+    """What is said in place of one."""
+    return f"{texts} {'text decides' if texts == 1 else 'texts decide'} nothing: intervals of fewer than {FEW} are too narrow"
+
 
 class Interval(NamedTuple):
     """A mean and where it lies with 95 % confidence; NaN where nothing is known."""

@@ -12,9 +12,9 @@ FEW = 10
 """texts below which no verdict is given: a bootstrap of fewer draws too few different samples, and its intervals are too narrow"""
 
 
-def too_few(texts: int) -> str:
+def too_few(count: int, what: str = "text") -> str:
     """What is said in place of one."""
-    return f"{texts} {'text decides' if texts == 1 else 'texts decide'} nothing: intervals of fewer than {FEW} are too narrow"
+    return f"{count} {what}{' decides' if count == 1 else 's decide'} nothing: intervals of fewer than {FEW} are too narrow"
 
 
 class Interval(NamedTuple):

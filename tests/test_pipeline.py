@@ -108,6 +108,8 @@ def test_more_metrics_for_a_finished_run_leave_its_others(done, mini, capsys):
     assert after["gain"]["mcd"] == before["gain"]["mcd"]
     said = capsys.readouterr().out
     assert str(folder) in said and "report study=done" in said
+    assert after["compares"] == sorted({"rate", *before["compares"]}) and "mcd" in before["compares"]
+    assert "  resynthesis/target   mcd" in said and "  recordings/target    mcd" not in said  # which can only be 0
 
 
 def test_a_base_that_another_judge_has_scored_is_scored_again(done):

@@ -240,18 +240,21 @@ def test_the_best_is_where_the_metric_likes_it_with_the_default_beside_it(tmp_pa
     rows = [
         {"set": "target.valid", "setting": s, "default": int(i == 0), "seed": seed, "utterance": f"u{u}", "metric": m, "unit": "%",
          "better": better, "value": levels[i] * (1 + 0.01 * u) + seed, "model": "x", "version": "1", "text": f"t{u}", "weight": 1}
-        for m, (better, levels) in values.items() for i, s in enumerate(settings) for seed in (0, 1) for u in range(6)
+        for m, (better, levels) in values.items() for i, s in enumerate(settings) for seed in (0, 1) for u in range(11)
     ]  # fmt: skip
+    write(tmp_path / "decoding.csv", [r for r in rows if r["utterance"] not in ("u9", "u10")])
+    (few,) = read(tmp_path / "decoding.csv")
+    assert "9 texts decide nothing" in words(few)[0] and "excludes 0" not in words(few)[0]
     write(tmp_path / "decoding.csv", rows)
     (found,) = read(tmp_path / "decoding.csv")
     assert [found.best(m) for m in ("per", "mos")] == [settings[1], settings[0]] and found.varied == ["temperature"]
-    assert found.estimate(settings[1], "per").mean == pytest.approx(8 * 1.025 + 0.5) and found.estimate(settings[1], "per").n == 6
-    assert found.change(settings[1], "per").mean == pytest.approx(2 * 1.025) and found.change(settings[2], "mos").sign == -1
+    assert found.estimate(settings[1], "per").mean == pytest.approx(8 * 1.05 + 0.5) and found.estimate(settings[1], "per").n == 11
+    assert found.change(settings[1], "per").mean == pytest.approx(2 * 1.05) and found.change(settings[2], "mos").sign == -1
     per, mos = words(found)
     rows[0] = rows[0] | {"value": "nan"}  # a seed of the first sentence without a value: the other one's counts
     write(tmp_path / "partly.csv", rows)
     (partly,) = read(tmp_path / "partly.csv")
-    assert partly.estimate(settings[0], "per").n == 6
-    assert "best at temperature 1, 8.7" in per and "the run's own (temperature 0.5) 10.7" in per and "paired gain +2.05" in per
+    assert partly.estimate(settings[0], "per").n == 11
+    assert "best at temperature 1, 8.90" in per and "the run's own (temperature 0.5) 11.00" in per and "paired gain +2.10" in per
     assert "the interval excludes 0 (best of 3" in per and "the run's own setting (best of 3)" in mos
-    assert report(tmp_path)[:2] == [per, mos] and json.loads((tmp_path / "decoding.json").read_text())[0]["best"]["per"]["score"]["n"] == 6
+    assert report(tmp_path)[:2] == [per, mos] and json.loads((tmp_path / "decoding.json").read_text())[0]["best"]["per"]["score"]["n"] == 11

@@ -11,7 +11,7 @@ from ttsadapt.config.finding import find
 from ttsadapt.config.nearest import hint
 from ttsadapt.errors import ConfigError, UserError
 from ttsadapt.files import read_json, write_json
-from ttsadapt.metrics.intervals import share_above
+from ttsadapt.metrics.intervals import FEW, share_above, too_few
 from ttsadapt.metrics.rows import RECORDED, Row, Table, change, group_of, other_judge, read_scores, tabled
 from ttsadapt.text_table import aligned
 
@@ -21,13 +21,27 @@ def compare(cfg: DictConfig) -> None:
     if len(cfg.runs) != 2:
         raise ConfigError(f"runs={list(cfg.runs)}: give two, runs=[<study>/<run id>,<study>/<run id>]")
     folders = [find(OmegaConf.create({"run": run, "paths": cfg.paths})) for run in cfg.runs]
+    if folders[0].resolve() == folders[1].resolve():
+        raise ConfigError(f"runs={list(cfg.runs)}: both are the same run, {folders[0]}: give two")
     first, second = (tabled(read_scores(folder / "scores.csv")) for folder in folders)
-    found = compared(first, second, cfg.set, list(cfg.metric), cfg.draws, [str(run) for run in cfg.runs])
+    found = compared(first, second, cfg.set, list(cfg.metrics), cfg.draws, [str(run) for run in cfg.runs])
     names = [str(read_json(folder / "summary.json").get("name", run)) for folder, run in zip(folders, cfg.runs)]
     about = {"runs": [str(f) for f in folders], "names": names, "set": cfg.set, "draws": cfg.draws}
     out = Path(cfg.to).expanduser() if cfg.to else folders[1] / "compared" / f"{folders[0].name}-{cfg.set.replace('/', '-')}.json"
     write_json(out, about | {"metrics": found})
-    print("\n".join([f"{cfg.set}: {names[1]} ({cfg.runs[1]}) against {names[0]} ({cfg.runs[0]})", *told(found), f"written to {out}"]))
+    title = f"{cfg.set}: {names[1]} ({cfg.runs[1]}) against {names[0]} ({cfg.runs[0]})"
+    print("\n".join([title, *told(found), *other_models(folders), f"written to {out}"]))
+
+
+def other_models(folders: Sequence[Path]) -> list[str]:
+    """A line where the two did not start from the same model: what they differ in is not their strategies alone."""
+    kinds = [str(read_json(folder / "summary.json").get("backbone")) for folder in folders]
+    bases = [read_json(path).get("base") if (path := folder / "provenance.json").is_file() else None for folder in folders]
+    if kinds[0] != kinds[1]:
+        return [f"they are of different backbones ({' and '.join(kinds)}): a difference is not that of the strategies alone"]
+    return ["they began from different weights of their backbone: a difference is not that of the strategies alone"] * (
+        bases[0] != bases[1]
+    )
 
 
 def compared(first: Table, second: Table, name: str, asked: Sequence[str], draws: int, runs: Sequence[str]) -> dict[str, dict[str, Any]]:
@@ -96,4 +110,5 @@ def told(found: Mapping[str, Mapping[str, Any]]) -> list[str]:
         distance = ", distance to the recording" if f["better"] == "near reference" else f", {f['better']} is better"
         means = [f"{m:.3f}" for m in f["means"]]
         rows.append([f"  {metric}", *means, f"{f['difference']:+.3f}", around, share, str(f["n"]), f"{f['unit']}{distance}"])
-    return aligned(rows, left=(0, 7))
+    fewest = min((f["texts"] for f in found.values() if f["texts"]), default=FEW)
+    return [*aligned(rows, left=(0, 7)), *([too_few(fewest)] if fewest < FEW else [])]

@@ -13,7 +13,8 @@ def job(cfg: DictConfig) -> None:
         from ttsadapt.config.overrides import asked_for
         from ttsadapt.wavs import evaluate as evaluate_wavs
 
-        return evaluate_wavs(cfg, bool(asked_for(asked, "metric")))
+        known = any(asked_for(asked, group) for group in ("data", "experiments"))
+        return evaluate_wavs(cfg, bool(asked_for(asked, "metric")), known)
     from ttsadapt.config.finding import find
 
     folder = find(cfg)

@@ -2,7 +2,7 @@
 
 import math
 from collections import Counter
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -111,15 +111,16 @@ def changes(table: Table, name: str, sign: int = 1) -> tuple[dict[str, dict[str,
 
 def told(summary: Mapping[str, Any], folder: Path) -> str:
     """What a finished run says at the end: where it is, and its figures."""
-    lines = [f"{summary['name']}: finished in {folder}", *listed(summary.get("sets", {}))]
+    lines = [f"{summary['name']}: finished in {folder}", *listed(summary.get("sets", {}), summary.get("compares", ()))]
     lines += [f"  no {kind} of {metric}: {why}" for kind, found in summary.get("unpaired", {}).items() for metric, why in found.items()]
     if summary.get("sets"):
         lines.append(f"beside its baseline, to look at and listen to: ttsadapt report study={summary['study']}")
     return "\n".join(lines)
 
 
-def listed(sets: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
-    """A line for every set and metric of a summary: mean, its interval where there is one, unit, n."""
+def listed(sets: Mapping[str, Mapping[str, Mapping[str, Any]]], compares: Collection[str] = ()) -> list[str]:
+    """A line for every set and metric of a summary: mean, its interval where there is one, unit, n. Not of recordings by metrics that
+    compare with them (`compares`): nothing is away from itself."""
 
     def line(name: str, metric: str, s: Mapping[str, Any]) -> str:
         mean = "        –" if s["mean"] is None else f"{s['mean']:9.3f}"
@@ -127,7 +128,10 @@ def listed(sets: Mapping[str, Mapping[str, Mapping[str, Any]]]) -> list[str]:
         unknown = "".join(f"; {count} left out: {why}" for why, count in s.get("unknown", {}).items())
         return f"  {name:20} {metric:16} {mean}{around} {s['unit']}, n = {s['n']}{unknown}"
 
-    return [line(name, metric, s) for name, scores in sets.items() for metric, s in scores.items()]
+    def trivial(name: str, metric: str) -> bool:
+        return name.startswith(RECORDED[0]) and metric in compares
+
+    return [line(name, metric, s) for name, scores in sets.items() for metric, s in scores.items() if not trivial(name, metric)]
 
 
 def mean_of(scores: Mapping[str, Row]) -> dict[str, Any] | None:

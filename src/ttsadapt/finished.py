@@ -96,7 +96,8 @@ def evaluate(cfg: DictConfig, folder: Path, asked: Sequence[str]) -> None:
     untuned = Run(untuned_config(assembly.cfg), first=assembly.needs()) if tuned else None
     summary = read_json(folder / "summary.json")
     scored = score_run(assembly, learner, metrics, folder, untuned, before)
-    summary |= scored | {"judges": summary.get("judges", {}) | scored["judges"]}
+    kept = {"judges": summary.get("judges", {}) | scored["judges"], "compares": sorted({*summary.get("compares", ()), *scored["compares"]})}
+    summary |= scored | kept
     write_json(folder / "summary.json", summary)
     print(told(summary, folder))
 

@@ -33,7 +33,7 @@ def score_run(
     untuned: Run | None,
     before: Sequence[Row] = (),
 ) -> dict[str, Any]:
-    """Writes wavs/ and scores.csv; gives `sets`, `gain`, `forgetting`, `unpaired`, `judges` and `kl` of summary.json.
+    """Writes wavs/ and scores.csv; gives `sets`, `gain`, `forgetting`, `unpaired`, `compares`, `judges` and `kl` of summary.json.
 
     `before`: rows that stay where their set is not scored again by their metric.
     """
@@ -51,7 +51,7 @@ def score_run(
         rows += [r | {"set": f"{UNTUNED}{r['set']}"} for r in floor(assembly, untuned, metrics, rows)]
     rows = replaced(before, rows)
     write_scores(folder / "scores.csv", rows)
-    return summarise(rows) | {"judges": judges(metrics), "kl": drift(assembly, learner)}
+    return summarise(rows) | {"compares": comparing(metrics), "judges": judges(metrics), "kl": drift(assembly, learner)}
 
 
 def spoken_scores(
@@ -174,6 +174,11 @@ def ceiling(assembly: Assembly, backbone: Backbone, metrics: Mapping[str, Uttera
     sets = {name: sentences(assembly, name) for name in assembly.cfg.evaluation.sets}
     codec = digest([OmegaConf.to_container(assembly.cfg.backbone, resolve=True), assembly.base.hash])
     return References(sets, metrics, assembly.judged, assembly.cache, backbone.resynthesize, backbone.sample_rate, codec)
+
+
+def comparing(metrics: Mapping[str, UtteranceMetric]) -> list[str]:
+    """Names of those that compare with the recordings: of the recordings themselves they say nothing."""
+    return sorted(name for name, metric in metrics.items() if metric.compares)
 
 
 def judges(metrics: Mapping[str, UtteranceMetric]) -> dict[str, Any]:

@@ -6,55 +6,85 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from hydra.utils import instantiate
 from omegaconf import DictConfig
 
 from ttsadapt.artifacts import ensure
 from ttsadapt.assembly import Assembly
-from ttsadapt.config.base import composed
 from ttsadapt.data.found import Rejected
+from ttsadapt.data.hashes import Hashes
 from ttsadapt.data.recordings import AUDIO, TRANSCRIPT, Recordings
 from ttsadapt.data.utterance import Utterance
 from ttsadapt.errors import ConfigError, DataError
 from ttsadapt.evaluation import listed, score_set, summarise
-from ttsadapt.files import write_json
-from ttsadapt.metrics import sidecar
-from ttsadapt.metrics.available import assembled
+from ttsadapt.files import digest, read_json, write_json
+from ttsadapt.metrics.anywhere import standard, usable
+from ttsadapt.metrics.available import available
 from ttsadapt.metrics.base import UtteranceMetric
-from ttsadapt.metrics.rows import write_scores
-from ttsadapt.scoring import judges
-
-NEEDS_NOTHING = ("dnsmos", "wada_snr", "pauses", "energy_range", "f0_variation", "silence", "clipping")
-"""what is scored when no metric is asked for: neither a text nor a reference nor a judge"""
+from ttsadapt.metrics.rows import Row, read_scores, write_scores
+from ttsadapt.scoring import comparing, judges, replaced
 
 
-def evaluate(cfg: DictConfig, asked: bool = True) -> None:
+def evaluate(cfg: DictConfig, asked: bool = True, known: bool = True) -> None:
     """Score every recording of `cfg.wavs`, and those of `cfg.references`, which have the same names; leave scores and summary.
 
-    Judges are those of `cfg.data`. Metrics for which something is missing are named once and left out. `asked`: whether the user chose
-    the metrics; else they are NEEDS_NOTHING. The data are not looked at unless a metric does.
+    Judges are those of `cfg.data`; not `known`: nobody said that the recordings are of it, and they are asked for nothing. Metrics for
+    which something is missing are named once and left out. `asked`: whether the user chose the metrics; else they are those of
+    `anywhere.standard`. The data are not looked at unless a metric does.
     """
     if cfg.text is not None and not Path(cfg.wavs).expanduser().is_file():
         raise ConfigError(f"text=... is what one file says, and wavs={cfg.wavs} is none: write <name>.txt beside each recording")
-    nodes = cfg.metric if asked else composed(f"metric=[{','.join(NEEDS_NOTHING)}]").metric
     clips = _recordings(cfg, cfg.wavs)
     references = _paired(cfg, clips, _recordings(cfg, cfg.references) if cfg.references else {})
     utterances = [replace(u, audio=references[name].audio) if references else u for name, u in clips.items()]
-    metrics = usable(assembled(nodes), utterances, bool(references), [u.audio for u in clips.values()], tuple(nodes))
     assembly = Assembly(cfg)
-    if any(m.looks or m.needs(assembly.corpus.folder, assembly.cache) for m in metrics.values()):
+    corpus, cache = assembly.corpus.folder, assembly.cache
+    nodes = cfg.metric if asked else standard(bool(references), all(u.text for u in utterances), corpus, cache)
+    given = {str(name): instantiate(node) for name, node in nodes.items()}
+    learnt = [] if known else [name for name, m in given.items() if m.needs(corpus, cache)]
+    metrics = available(usable(given, utterances, bool(references), [u.audio for u in clips.values()], learnt))
+    if not metrics:
+        raise ConfigError(
+            f"metric=[{','.join(given)}]: none of them can be computed here, see above; metric=[dnsmos,wada_snr,pauses] needs nothing"
+        )
+    if any(m.looks or m.needs(corpus, cache) for m in metrics.values()):
         ensure(*assembly.corpora)
     sets = {"wavs": clips} | ({"recordings/wavs": references} if references else {})
     rows = []
     for name, spoken in sets.items():
         audio = {key: spoken[key].audio for key in clips}
-        rows += score_set(metrics, name, audio, utterances, assembly.corpus.folder, assembly.cache)
-    place = Path(cfg.wavs).expanduser()
-    out = Path(cfg.scores_to).expanduser() if cfg.scores_to else place.parent if place.is_file() else place
+        rows += score_set(metrics, name, audio, utterances, corpus, cache)
+    said = listed(summarise(rows)["sets"], comparing(metrics))
+    print("\n".join([*said, _kept(cfg, rows, metrics, _identity(sets, cache))]))
+
+
+def _identity(sets: Mapping[str, Mapping[str, Utterance]], cache: Path) -> str:
+    """Of the recordings, and of what is known of them: figures of one stand together."""
+    about = [[u.id, u.text, u.speaker, u.emotion, u.language] for clips in sets.values() for u in clips.values()]
+    return digest([Hashes(cache).of([u.audio for clips in sets.values() for u in clips.values()]), about], 8)
+
+
+def _kept(cfg: DictConfig, rows: Sequence[Row], metrics: Mapping[str, UtteranceMetric], identity: str) -> str:
+    """Writes scores.csv and scores.json, beside the figures that other metrics gave of the same; says where."""
+    place = Path(cfg.wavs).expanduser().absolute()
+    default = Path(cfg.paths.outputs).absolute() / "evaluate" / f"{place.stem if place.is_file() else place.name}-{identity}"
+    out = Path(cfg.scores_to).expanduser() if cfg.scores_to else default
+    before = read_json(out / "scores.json") if (out / "scores.json").is_file() and (out / "scores.csv").is_file() else {}
+    same = before.get("of") == identity
+    every = replaced(read_scores(out / "scores.csv") if same else [], rows)
+    summary: dict[str, Any] = {"wavs": str(cfg.wavs), "references": cfg.references, "of": identity, "sets": summarise(every)["sets"]}
     out.mkdir(parents=True, exist_ok=True)
-    summary: dict[str, Any] = {"wavs": str(cfg.wavs), "sets": summarise(rows)["sets"], "judges": judges(metrics)}
-    write_scores(out / "scores.csv", rows)
-    write_json(out / "scores.json", summary)
-    print("\n".join([*listed(summary["sets"]), f"written to {out}: scores.csv, scores.json"]))
+    write_scores(out / "scores.csv", every)
+    write_json(out / "scores.json", summary | {"judges": (before.get("judges", {}) if same else {}) | judges(metrics)})
+    others = sorted({r["metric"] for r in every} - set(metrics))
+    beside = (
+        f", beside what is there of {', '.join(others)}"
+        if others
+        else ", in place of figures of other recordings"
+        if before and not same
+        else ""
+    )
+    return f"written to {out}: scores.csv, scores.json{beside}"
 
 
 def _recordings(cfg: DictConfig, path: str) -> dict[str, Utterance]:
@@ -93,25 +123,3 @@ def _paired(cfg: DictConfig, clips: Mapping[str, Utterance], references: Mapping
     if lacking := [name for name in clips if references and name not in references]:
         raise DataError(f"references={cfg.references} has no recording {lacking[0]!r} ({len(lacking)} are missing): add it")
     return references
-
-
-def usable(
-    metrics: Mapping[str, UtteranceMetric], utterances: Sequence[Utterance], compared: bool, clips: Sequence[Path], asked: Sequence[str]
-) -> dict[str, UtteranceMetric]:
-    """The metrics that can be computed; says once which cannot, and why. ConfigError when none of those `asked` for can."""
-    silent = sum(not u.text for u in utterances)
-    noted = all(clip.stem in sidecar.facts(clip.parent) for clip in clips)
-    alone = [name for name, m in metrics.items() if m.compares and not compared]
-    unread = [name for name, m in metrics.items() if m.reads and silent and name not in alone]
-    unseen = [name for name, m in metrics.items() if m.spoken_only and not noted]
-    if alone:
-        print(f"left out: {', '.join(alone)}, which compare with recordings: give references=<folder> with files of the same names")
-    if unread:
-        how = "write <name>.txt beside them" if len(utterances) > 1 else 'give text="..."'
-        print(f"left out: {', '.join(unread)}, which need the text: {silent} recordings have none, {how}")
-    if unseen:
-        print(f"left out: {', '.join(unseen)}, which tell how a model spoke: only a run's own clips have a {sidecar.NAME} beside them")
-    kept = {name: m for name, m in metrics.items() if name not in {*alone, *unread, *unseen}}
-    if not kept:
-        raise ConfigError(f"metric=[{','.join(asked)}]: none of them can be computed here; metric=[dnsmos,wada_snr,pauses] needs nothing")
-    return kept

@@ -24,7 +24,8 @@ WAIT = 60
 def heard(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = short_study(tmp_path_factory.mktemp("outputs"))
     made("mos", *SMALL).build(folder)
-    made("abx", *SMALL[:-1], "page.sentences=2", "page.per_listener=2", "page.checks=1").build(folder)
+    for page in ("abx", "cmos"):
+        made(page, *SMALL[:-1], "page.sentences=2", "page.per_listener=2", "page.checks=1").build(folder)
     return folder
 
 
@@ -150,6 +151,31 @@ def test_a_session_by_keyboard_alone(browser, heard, tmp_path):
     assert refused == [] and set(sessions[0].answers.values()) == {"b"}
 
 
+SCALES = {
+    "mos": ("5 4 3 2 1", {"5": "Excellent", "1": "Bad"}),
+    "cmos": ("3 2 1 0 −1 −2 −3", {"3": "Much better", "-3": "Much worse", "0": "About the same"}),
+}
+"""{test: (the keys in the order shown, {what is typed: the answer that it gives})}"""
+
+
+@pytest.mark.parametrize("page", SCALES)
+def test_the_key_of_an_answer_is_its_score(browser, heard, page):
+    """As it stands beside the answer, and as it is recorded."""
+    keys, typed = SCALES[page]
+    kept_as(browser, heard / "listening" / page / f"{page}.html", stage="main")
+    assert browser.run("[...document.querySelectorAll('kbd')].map((k) => k.textContent).join(' ')") == keys
+    assert f"{keys} to answer" in browser.run("document.querySelector('.keys').textContent")
+    hear_all(browser, ENABLED)
+    for score, label in typed.items():
+        for sign in score:
+            browser.key(sign, ord(sign), sign)
+        chosen = "document.querySelector('.answer input:checked')"
+        assert browser.run(f"{chosen}.value") == score
+        assert browser.run(f"{chosen}.parentElement.querySelector('span').textContent") == label
+    browser.key("Enter", 13, "\r")
+    assert browser.run("JSON.parse(localStorage.getItem(localStorage.key(0))).done[0].answer") == list(typed)[-1]
+
+
 def shown(browser: Browser, key) -> list[str]:
     """The trials that the listener in localStorage will hear."""
     listener = browser.run("JSON.parse(localStorage.getItem(localStorage.key(0))).listener")
@@ -229,7 +255,7 @@ def test_of_two_tabs_the_one_used_last_goes_on(browser, heard):
     until(browser, "document.body.innerText.includes('open twice')")
     assert browser.run("document.querySelector('.answer')") is None
     click(browser, "Go on here")
-    until(browser, "document.getElementById('where').textContent.startsWith('2 of')")
+    until(browser, "document.getElementById('where')?.textContent.startsWith('2 of')")  # not while the page is loading
     browser.session = None
     browser.call("Target.closeTarget", targetId=target)
     browser.session = first

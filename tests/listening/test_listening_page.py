@@ -62,6 +62,10 @@ def test_an_unknown_key_is_refused():
         check(composed("study=a", "page=mos", "+page.sentence=4", name="report"), "report")
 
 
+def test_the_folder_that_answers_belong_into_is_there(heard):
+    assert all((heard / "listening" / page / "results").is_dir() for page in PAGES)
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_nothing_in_the_source_tells_who_speaks(heard, page):
     """No label, strategy, set, utterance, path, study or answer of a check; and no code can be computed without the salt."""

@@ -17,6 +17,7 @@ from ttsadapt.listening.design import sheets
 from ttsadapt.listening.intervals import Crossed
 from ttsadapt.listening.key import read_keys
 from ttsadapt.listening.results import gather
+from ttsadapt.listening.told import rows
 from ttsadapt.reports import build
 
 MEANS = {"recordings": 4.6, "resynthesis": 4.1, "base": 2.2, "full": 3.6, "lora": 3.4}
@@ -216,6 +217,47 @@ def test_the_rule_can_be_changed_when_reading(rated):
     assert "15 of 15 listeners count" in told
 
 
+def some(study, test, key, listeners):
+    """What is told and found when so many listeners have answered."""
+    results = hand_in(test.folder(study), {str(i): session(key, str(i), rater(key, str(i), MEANS)) for i in range(1, listeners + 1)})
+    told = test.read(study, [results])
+    return told, json.loads((results.parent / "listening.json").read_text())
+
+
+@pytest.mark.parametrize("listeners", [1, 2, 3])
+def test_of_few_listeners_there_is_no_interval_and_that_is_said(tmp_path, listeners):
+    """Neither of a mean nor of a difference, which then is that of the means; in every file and on the console."""
+    study = short_study(tmp_path)
+    test = made("mos")
+    test.build(study)
+    told, found = some(study, test, key_of(study, "mos"), listeners)
+    entries = [*found["means"].values(), *found["differences"]]
+    assert all((e["low"], e["high"], e["why"]) == (None, None, "too few listeners") for e in entries)
+    means = {item: mean["mean"] for item, mean in found["means"].items()}
+    for d in found["differences"]:
+        assert d["mean"] == pytest.approx(means[d["item"]] - means[d["other"]])
+    folder = test.folder(study)
+    for text in (told, (folder / "table.md").read_text()):
+        assert "(too few listeners)" in text and "an interval takes 4 listeners and 4 sentences" in text
+        assert "Differences are those of the means" in text
+    with open(folder / "table.csv", newline="") as file:
+        assert {r["why"] for r in csv.DictReader(file) if r["quantity"] in ("mean", "difference")} == {"too few listeners"}
+
+
+def test_why_a_difference_is_not_that_of_the_means_is_said_where_it_is_read(rated, said):
+    study, test, _ = rated
+    told, _ = said
+    for text in (told, (test.folder(study) / "table.md").read_text()):
+        assert "severity" in text and "are not quite those of the means" in text
+
+
+def test_figures_of_the_clips_played_say_so(said):
+    _, found = said
+    head = next(h for h in rows(found)[0] if h.startswith(found["labels"]["mcd"]))
+    assert head.endswith(", of the clips played")
+    assert not any("clips played" in h for h in rows(found, automatic=False)[0])
+
+
 @pytest.mark.parametrize(("share", "verdict"), [(0.95, "told apart"), (0.5, "not")])
 def test_abx_says_whether_systems_can_be_told_apart(tmp_path, share, verdict):
     study = short_study(tmp_path)
@@ -234,7 +276,23 @@ def test_abx_says_whether_systems_can_be_told_apart(tmp_path, share, verdict):
     exact, mean = found["exact"]["lora against base"], found["means"]["lora against base"]
     assert exact["n"] == 96 and len(exact["listeners"]) == 12 and all(t["n"] == 8 for t in exact["listeners"].values())
     assert (exact["p"] < 1e-6) == (mean["low"] > 0.5) == (exact["low"] > 0.5) == (verdict == "told apart")
-    assert "binomial p" in told and found["correlations"] == [] and found["differences"] == []
+    assert "binomial p" in told and "Wilson" not in told and told.count("[") == 2  # one of the figure, one of it before screening
+    assert found["correlations"] == [] and found["differences"] == []
+
+
+def test_where_everybody_is_right_the_interval_is_wilsons(tmp_path):
+    study = short_study(tmp_path)
+    test = made("abx", "page.sentences=8", "page.task.pairs=[[lora,base]]")
+    test.build(study)
+    key = key_of(study, "abx")
+
+    def right(code, trial):
+        return max(trial.worth, key=trial.worth.get)
+
+    hand_in(test.folder(study), {str(i): session(key, str(i), right) for i in range(1, 6)})
+    told = test.read(study, [test.folder(study) / "results"])
+    mean = json.loads((test.folder(study) / "listening.json").read_text())["means"]["lora against base"]
+    assert mean["mean"] == mean["high"] == 1 and mean["low"] == pytest.approx(40 / (40 + 1.96**2), abs=1e-4) and "1.00 [0.91, 1.00]" in told
 
 
 def test_comparisons_are_positive_for_the_better_system(tmp_path):
@@ -293,12 +351,17 @@ def test_differences_are_free_of_severity():
 
 
 def test_where_nothing_is_known_there_is_no_interval():
-    """One listener; an item on which all agree. And no interval leaves the scale."""
+    """One listener, or a few who agree by chance; an item on which all agree. And no interval leaves the scale."""
+    cells = [(w, s, (w + s) % 3) for w in range(2) for s in range(6)]
+    two = Crossed(*(list(map(str, c)) for c in zip(*cells)), [5, 3, 1, 5, 3, 1, 3, 2, 5, 3, 2, 5])
+    assert two.difference("2", "1").mean == two.mean("2").mean - two.mean("1").mean and two.unknown == "too few listeners"
+    assert all(math.isnan(e.low) for e in (two.difference("2", "1"), two.mean("1")))
     alone = Crossed(["a"] * 4, ["1", "2", "3", "4"], ["x"] * 4, [3, 4, 5, 4])
     assert alone.mean("x").mean == 4 and math.isnan(alone.mean("x").low)
     cells = [(w, s, i) for w in range(4) for s in range(4) for i in range(2)]
     agreed = Crossed(*(list(map(str, c)) for c in zip(*cells)), [1.0 if i else float(w + s > 0) for w, s, i in cells])
     assert agreed.mean("1").mean == 1 and math.isnan(agreed.mean("1").low) and math.isnan(agreed.mean("1").high)
+    assert agreed.unknown == "all alike"
     assert agreed.mean("0").low < 15 / 16 and agreed.mean("0").high <= 1
 
 

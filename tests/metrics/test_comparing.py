@@ -43,7 +43,7 @@ def values(better=-2.0, n=20, noise=1.0):
 
 
 def asked(tmp_path, **changes):
-    given = {"runs": ["s/a", "s/b"], "metric": [], "set": "target", "draws": 500, "to": None}
+    given = {"runs": ["s/a", "s/b"], "metrics": [], "set": "target", "draws": 500, "to": None}
     cfg = OmegaConf.create(given | {"paths": {"outputs": str(tmp_path), "cache": str(tmp_path)}} | changes)
     check(cfg, "compare")
     return cfg
@@ -60,6 +60,50 @@ def test_the_better_run_is_told_with_its_interval(tmp_path, capsys):
     assert found["difference"] == pytest.approx(float((second - first).mean()))
     assert found["low"] < -1.5 and found["high"] < 0 and found["share_better"] == 1.0
     assert found["n"] == found["texts"] == 20 and found["means"] == pytest.approx([first.mean(), second.mean()])
+
+
+def test_a_run_against_itself_is_refused(tmp_path):
+    run(tmp_path, "a", [row("target", "u", 1.0)])
+    with pytest.raises(ConfigError, match=r"both are the same run, .*/s/a: give two"):
+        compare(asked(tmp_path, runs=["s/a", str(tmp_path / "s" / "a")]))
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "line"),
+    [
+        (("csm", "1"), ("moshi", "1"), "they are of different backbones (csm and moshi)"),
+        (("csm", "1"), ("csm", "2"), "they began from different weights"),
+        (("csm", "1"), ("csm", "1"), None),
+    ],
+)
+def test_runs_of_different_models_are_said_to_be(tmp_path, capsys, first, second, line):
+    for name, (backbone, base) in (("a", first), ("b", second)):
+        folder = run(tmp_path, name, [row("target", f"u{i}", float(i)) for i in range(12)])
+        write_json(folder / "summary.json", {"status": "finished", "name": name, "backbone": backbone})
+        write_json(folder / "provenance.json", {"base": base})
+    compare(asked(tmp_path))
+    told = capsys.readouterr().out
+    assert told.count("not that of the strategies alone") == (line is not None) and (line or "") in told
+
+
+@pytest.mark.parametrize(("texts", "said"), [(9, True), (10, False)])
+def test_few_texts_decide_nothing(tmp_path, capsys, texts, said):
+    first, second = values(n=texts)
+    for name, side in (("a", first), ("b", second)):
+        run(tmp_path, name, [row("target", f"u{i}", v) for i, v in enumerate(side)])
+    compare(asked(tmp_path))
+    assert ("9 texts decide nothing" in capsys.readouterr().out) == said
+
+
+def test_metrics_are_chosen_on_the_command_line_as_everywhere(tmp_path, capsys, monkeypatch):
+    from ttsadapt.compare import main
+
+    for name in ("a", "b"):
+        run(tmp_path, name, [row("target", f"u{i}", float(i), metric=m) for m in ("wer", "per") for i in range(3)])
+    monkeypatch.setattr("sys.argv", ["compare", f"paths.outputs={tmp_path}", "runs=[s/a,s/b]", "metric=[per]"])
+    main()
+    told = capsys.readouterr().out
+    assert "  per " in told and "  wer " not in told
 
 
 def test_swapped_runs_swap_everything():
@@ -102,7 +146,7 @@ def test_mistakes_are_one_line(tmp_path):
     for changes, line in (
         ({"runs": ["s/a"]}, "give two"),
         ({"set": "sauce"}, r"set=sauce: s/a has no scores of it.*there are target"),
-        ({"metric": ["mcd"]}, r"metric=\[mcd\]: not both runs have it on target; both have wer"),
+        ({"metrics": ["mcd"]}, r"metric=\[mcd\]: not both runs have it on target; both have wer"),
     ):
         with pytest.raises(ConfigError, match=line):
             compare(asked(tmp_path, **changes))

@@ -287,6 +287,17 @@ def test_why_there_is_no_value_is_said(tmp_path):
     assert "n = 1; 1 left out: nothing is said" in evaluation.listed(sets)[0]
 
 
+def test_nothing_is_said_of_recordings_against_themselves(tmp_path):
+    """What compares with the recordings can only be 0 for them; other figures of theirs are the ceiling."""
+    sets = summarise([row(f"{kind}target", u, v) for kind, v in (("", 3.0), ("recordings/", 0.0)) for u in "uv"])["sets"]
+    both = evaluation.listed(sets)
+    assert len(both) == 2 and evaluation.listed(sets, ["per"]) == [line for line in both if "recordings/" not in line]
+    summary = {"name": "lora", "study": "s", "sets": sets, "compares": ["per"]}
+    assert "recordings/target" not in evaluation.told(summary, tmp_path) and "recordings/target" in evaluation.told(
+        summary | {"compares": []}, tmp_path
+    )
+
+
 def test_threads_change_no_digit(tmp_path):
     utterances, audio = spoken_set(tmp_path, [1.0, 0.5])
     found = []

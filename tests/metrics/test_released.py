@@ -101,6 +101,14 @@ def test_another_recogniser_stands_in_and_says_so(capsys):
     assert "whisper-normaliser transformers" in metric.model
 
 
+def test_what_stands_in_is_said_once_for_all_that_ask_it(capsys, monkeypatch):
+    monkeypatch.setattr("ttsadapt.metrics.recognisers.released.incomplete", lambda path, key: f"{path} is away: give {key}=<folder>")
+    cfg = composed("metric=[wer,cer,terms]", "metric.terms.words=[aneurysm]")
+    assert len(available({k: instantiate(node) for k, node in cfg.metric.items()})) == 7
+    (line,) = capsys.readouterr().out.splitlines()
+    assert line.startswith("words are heard by ctc-phones") and line.endswith("give metric.<name>.recogniser.path=<folder>")
+
+
 @pytest.mark.parametrize("write", [models.ctc, models.whisper])
 def test_transformers_recognisers_transcribe_as_the_library_does(write, tmp_path):
     from transformers import AutoModelForCTC, AutoProcessor, WhisperForConditionalGeneration

@@ -175,6 +175,31 @@ def test_a_winner_is_not_praised_alone(tmp_path):
     assert reading(systems_of(folder))[0].endswith("2.0 dB [1.0, 3.0], though worse in PER.")
 
 
+def test_of_one_adapted_system_nothing_is_the_best(tmp_path):
+    from ttsadapt.reports import build
+    from ttsadapt.reports.tables import to_console, to_latex
+
+    folder = study(tmp_path, strategies=[(), ("full",)], tests=SMALL, wavs=False)
+    for path in folder.glob("*/summary.json"):
+        summary = json.loads(path.read_text())
+        for kind in ("gain", "forgetting") if summary["strategies"] else ():
+            summary[kind]["mcd"] = {"mean": 2.0, "low": 1.0, "high": 3.0, "n": 10}
+        path.write_text(json.dumps(summary))
+    systems = systems_of(folder)
+    gain, lost = reading(systems)[:2]
+    assert gain.startswith("full gains on the target: MCD better") and lost.startswith("full forgets on the source: MCD worse, 2.0 dB")
+    page = build(folder).read_text()
+    texts = [to_console(systems), to_latex(systems), (folder / "report.md").read_text(), page]
+    assert not any(word in text.lower() for text in texts for word in ("best adapted", " least", "*1", "forgets most"))
+    assert not any(c.best for column in main_table(systems).columns for c in column.cells)
+
+
+def test_sentences_that_are_few_decide_nothing(tmp_path):
+    for n, said in ((9, True), (10, False)):
+        systems = systems_of(study(tmp_path / str(n), strategies=[(), ("full",)], tests={"target": n, "source": n}, wavs=False))
+        assert any("9 sentences decide nothing" in line for line in reading(systems)) == said
+
+
 def test_reading_names_the_winners_of_the_tables(systems):
     said = " ".join(reading(systems))
     assert "full gains most on the target: MCD" in said

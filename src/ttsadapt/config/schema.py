@@ -146,7 +146,7 @@ class EvaluateConfig(TrainConfig):
 class CompareConfig:
     runs: list[str]
     """two: is the second better than the first?"""
-    metric: list[str]
+    metrics: list[str]
     set: str
     draws: Positive
     to: str | None

@@ -56,6 +56,8 @@ def spearman(groups: list[str], a: list[float], b: list[float], seed: int = 0) -
     if not len(known):
         return float(rho[0]), None, None
     low, high = np.percentile(known, [2.5, 97.5])
+    if high - low < 1e-9:  # so few that every draw orders them alike
+        return float(rho[0]), None, None
     return float(rho[0]), float(low), float(high)
 
 

@@ -9,6 +9,11 @@ import numpy as np
 from ttsadapt.reports.numbers import Estimate
 
 DRAWS = 2000
+FEWEST = 4
+"""listeners and sentences from which an interval is given: of fewer, two who happen to agree make it as narrow as one likes"""
+
+ALIKE = "all alike"
+"""why there is no interval of ratings that do not vary"""
 
 
 class Crossed:
@@ -34,6 +39,12 @@ class Crossed:
         rng = np.random.default_rng(seed)
         self._drawn = [rng.multinomial(n, np.full(n, 1 / n), DRAWS).astype(float) for n in self.shape]  # (DRAWS, listeners or sentences)
 
+    @property
+    def unknown(self) -> str:
+        """Why there is no interval where there is none."""
+        few = [name for name, n in zip(("listeners", "sentences"), self.shape) if n < FEWEST]
+        return f"too few {' and '.join(few)}" if few else ALIKE
+
     def mean(self, item: str) -> Estimate:
         """Of an item's ratings, every rating counting alike; no interval where they do not vary. It stays within the scale's used part."""
         mine = self._of(item)
@@ -43,39 +54,48 @@ class Crossed:
     def difference(self, item: str, other: str) -> Estimate:
         """item - other, each listener's severity and each sentence's difficulty taken off: what is left is the systems'.
 
-        In a balanced design that is the difference of the means.
+        In a balanced design that is the difference of the means; of so few that there is no interval, and where the design does not tell
+        systems from sentences, it is that, too.
         """
         one, two = self._of(item), self._of(other)
         weight = one / one.sum() - two / two.sum()
-        return self._estimate(self._adjusted, weight, int(one.sum() + two.sum()))
+        apart = min(self.shape) >= FEWEST and self._told_apart(item, other)
+        return self._estimate(self._adjusted if apart else self.value, weight, int(one.sum() + two.sum()))
 
     def _of(self, item: str) -> np.ndarray:
         return self.names[self.item] == item
 
     @cached_property
+    def _design(self) -> np.ndarray:
+        """(ratings, listeners + sentences + items): 1 where a rating is of it."""
+        return np.hstack([np.eye(n)[i] for n, i in zip((*self.shape, len(self.names)), (self.listener, self.sentence, self.item))])
+
+    @cached_property
+    def _inverse(self) -> np.ndarray:
+        return np.linalg.pinv(self._design.T @ self._design, hermitian=True)
+
+    def _told_apart(self, item: str, other: str) -> bool:
+        """Whether the additive model fixes the difference of the two: one listener who hears each sentence once does not."""
+        contrast = np.concatenate([np.zeros(sum(self.shape)), 1.0 * (self.names == item) - (self.names == other)])
+        return np.allclose(contrast @ self._inverse @ (self._design.T @ self._design), contrast, atol=1e-6)
+
+    @cached_property
     def _adjusted(self) -> np.ndarray:
-        """Ratings without the listener's and the sentence's part of the additive model listener + sentence + item (backfitting)."""
-        parts = [np.zeros(n) for n in (*self.shape, len(self.names))]
-        indices = (self.listener, self.sentence, self.item)
-        for _ in range(100):
-            before = [p.copy() for p in parts]
-            for k, index in enumerate(indices):
-                rest = self.value - sum(parts[j][indices[j]] for j in range(3) if j != k)
-                parts[k] = np.bincount(index, rest) / np.bincount(index)
-            if max(np.abs(a - b).max() for a, b in zip(parts, before)) < 1e-9:
-                break
-        return self.value - (parts[0] - parts[0].mean())[self.listener] - (parts[1] - parts[1].mean())[self.sentence]
+        """Ratings without the listener's and the sentence's part of the additive model listener + sentence + item, by least squares."""
+        parts = self._inverse @ (self._design.T @ self.value)
+        both = sum(self.shape)
+        return self.value - self._design[:, :both] @ parts[:both]
 
     def _estimate(self, value: np.ndarray, weight: np.ndarray, n: int) -> Estimate:
         """Sum of weight * value; positive weights sum to 1, negative ones to 0 or -1."""
         mean = float((weight * value).sum())
-        if min(self.shape) < 2:
+        if min(self.shape) < FEWEST:
             return Estimate(mean, math.nan, math.nan, n)
         both = self._recomputed(value, weight, *self._drawn)
-        off = both[np.isfinite(both)] - mean
-        if not len(off) or off.std() < 1e-12:
+        off, spread = both[np.isfinite(both)] - mean, self._spread(value, weight)
+        if not len(off) or min(off.std(), spread) < 1e-9:
             return Estimate(mean, math.nan, math.nan, n)
-        low, high = np.percentile(off, [2.5, 97.5]) * _stretch(min(self.shape)) * self._spread(value, weight) / off.std()
+        low, high = np.percentile(off, [2.5, 97.5]) * _stretch(min(self.shape)) * spread / off.std()
         return Estimate(mean, mean + float(low), mean + float(high), n)
 
     def _recomputed(self, value: np.ndarray, weight: np.ndarray, by_listener: np.ndarray, by_sentence: np.ndarray) -> np.ndarray:

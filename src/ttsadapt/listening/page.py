@@ -73,7 +73,7 @@ class ListeningTest:
         return read(Systems(read_study(study)), self.folder(study), results, self.rule)
 
     def build(self, study: Path) -> str:
-        """Writes <name>.html and key.json, keeps the keys of earlier pages; returns what to say about them.
+        """Writes <name>.html and key.json, keeps the keys of earlier pages, makes results/; returns what to say about them.
 
         The same study gives the same page while its key is there.
         """
@@ -92,6 +92,7 @@ class ListeningTest:
         target = folder / f"{self.name}.html"
         audio = {names[clip]: as_text(data) for clip, data in zip(clips, sounds.data)}
         write_text(target, render({"id": page, **content, "audio": dict(sorted(audio.items()))}, self.post))
+        (folder / "results").mkdir(exist_ok=True)
         said = self._said(target, pool, drafts)
         if before and before[0].page != page:
             said += f"\n  it differs from the one before: answers to that ({before[0].page}) stay readable, its key is kept beside this one"

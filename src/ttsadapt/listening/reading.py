@@ -12,9 +12,10 @@ from ttsadapt.errors import UserError
 from ttsadapt.files import write_json, write_text
 from ttsadapt.listening.agreement import alpha
 from ttsadapt.listening.correlation import correlations
-from ttsadapt.listening.intervals import Crossed
+from ttsadapt.listening.intervals import ALIKE, Crossed
 from ttsadapt.listening.key import Key, read_keys
 from ttsadapt.listening.results import Answered, gather, key_of
+from ttsadapt.metrics.intervals import wilson
 from ttsadapt.reports.numbers import Estimate
 from ttsadapt.reports.systems import Systems
 
@@ -132,8 +133,8 @@ def outcome(
         "refused": dict(Counter(r.kind for r in refused)),
         "checks": {s.listener: list(rule.passed(s, key)) for s in sessions},
         "questions": _counted(kept),
-        "means": {i: plain(crossed.mean(i)) for i in items},
-        "means_of_everyone": {i: plain(unscreened.mean(i)) for i in items},
+        "means": {i: _mean(crossed, i, key) for i in items},
+        "means_of_everyone": {i: _mean(unscreened, i, key) for i in items},
         "differences": [] if key.chance is not None else _differences(crossed, items, key),
         "exact": {} if key.chance is None else {i: exact(rated, i, key.chance) for i in items},
         "alpha": _number(alpha(units.values())),
@@ -149,8 +150,18 @@ def _crossed(rated: Sequence[Rated]) -> Crossed:
     return Crossed([r.listener for r in rated], [r.sentence for r in rated], [r.item for r in rated], [r.value for r in rated])
 
 
-def plain(estimate: Estimate) -> dict[str, Any]:
-    return {k: _number(v) for k, v in estimate._asdict().items()}
+def plain(estimate: Estimate, crossed: Crossed) -> dict[str, Any]:
+    """mean, low, high, n; `why` there is no interval, where there is none."""
+    return {k: _number(v) for k, v in estimate._asdict().items()} | {"why": crossed.unknown if math.isnan(estimate.low) else ""}
+
+
+def _mean(crossed: Crossed, item: str, key: Key) -> dict[str, Any]:
+    """Of hits and misses that are all alike, the interval is Wilson's: there is something to be said of them."""
+    found = crossed.mean(item)
+    if key.chance is not None and math.isnan(found.low) and crossed.unknown == ALIKE:
+        low, high = wilson(100 * found.mean, found.n)
+        found = found._replace(low=low / 100, high=high / 100)
+    return plain(found, crossed)
 
 
 def _number(value: float) -> float | None:
@@ -162,7 +173,7 @@ def _differences(crossed: Crossed, items: Sequence[str], key: Key) -> list[dict[
     if not key.kinds:
         return []
     pairs = [(a, b) for n, b in enumerate(items) for a in items[n + 1 :]]
-    return [{"item": a, "other": b} | plain(crossed.difference(a, b)) for a, b in pairs]
+    return [{"item": a, "other": b} | plain(crossed.difference(a, b), crossed) for a, b in pairs]
 
 
 def exact(rated: Sequence[Rated], item: str, chance: float) -> dict[str, Any]:

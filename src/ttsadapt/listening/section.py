@@ -7,7 +7,7 @@ from typing import Any
 from markupsafe import Markup
 
 from ttsadapt.files import read_json
-from ttsadapt.listening.told import Outcome, agreement, figure, rows, screening
+from ttsadapt.listening.told import Outcome, agreement, figure, notes, rows, screening
 from ttsadapt.reports.plots import svg
 
 
@@ -40,7 +40,7 @@ def _read(found: Outcome, name: str) -> dict[str, Any]:
         "ratings": found["ratings"],
         "sentences": found["sentences"],
         "automatic": bool(found["automatic"]),
-        "exact": bool(found["exact"]),
+        "notes": notes(found),
         "rows": rows(found),
         "correlates": bool(found["correlations"]),
         "plot": Markup(svg(figure(found), f"listening-{name}", "Means with intervals; the figures are in the table above.")),

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from ttsadapt.listening.intervals import ALIKE, FEWEST
 from ttsadapt.listening.key import Key
 from ttsadapt.listening.results import Answered
 from ttsadapt.reports.numbers import Estimate, bounds, fixed
@@ -22,9 +23,9 @@ def estimate(entry: Mapping[str, Any]) -> Estimate:
 
 
 def amount(entry: Mapping[str, Any], signed: bool = False) -> str:
-    """ "3.41 [3.10, 3.72]"."""
-    found = estimate(entry)
-    return " ".join(filter(None, [fixed(found.mean, DIGITS, signed), bounds(found, DIGITS, signed)]))
+    """ "3.41 [3.10, 3.72]", or why there is no interval: "3.41 (too few listeners)"."""
+    found, why = estimate(entry), entry.get("why")
+    return " ".join(filter(None, [fixed(found.mean, DIGITS, signed), bounds(found, DIGITS, signed) or (f"({why})" if why else "")]))
 
 
 def screening(found: Outcome) -> str:
@@ -40,8 +41,28 @@ def agreement(found: Outcome) -> str:
     return f"Krippendorff's alpha of the listeners: {fixed(found['alpha'], DIGITS)} (interval scale, {found['alpha_units']} clips)"
 
 
-def rows(found: Outcome) -> list[dict[str, str]]:
-    """One an item: what a table of it shows."""
+def notes(found: Outcome) -> list[str]:
+    """What the figures are, a sentence each."""
+    missing = {m.get("why") for m in (*found["means"].values(), *found["differences"])}
+    few, said = sorted(missing - {ALIKE, "", None}), ["95 % intervals: bootstrap over listeners and sentences."]
+    if few:
+        said.append(f"{few[0].capitalize()}: an interval takes {FEWEST} listeners and {FEWEST} sentences; means of fewer are no result.")
+    if ALIKE in missing:
+        said.append("All alike: ratings that do not vary do not say how far others would.")
+    if found["differences"] and not few:
+        said.append(
+            "Differences: each listener's severity and each sentence's difficulty are taken off, so where not everybody hears everything "
+            "they are not quite those of the means; not corrected for many comparisons."
+        )
+    if found["differences"] and few:
+        said.append("Differences are those of the means: of so few, a listener's severity and a sentence's difficulty are not known.")
+    if found["exact"]:
+        said.append("The binomial test takes all answers for independent.")
+    return said
+
+
+def rows(found: Outcome, automatic: bool = True) -> list[dict[str, str]]:
+    """One an item: what a table of it shows; `automatic`: with the metrics' figures."""
     against = {(d["item"], d["other"]): d for d in found["differences"]}
     floor = next((i for i in found["means"] if found["kinds"].get(i) == "floor"), None)
     listed = []
@@ -50,11 +71,9 @@ def rows(found: Outcome) -> list[dict[str, str]]:
         if floor is not None:
             row[f"against {floor}"] = "–" if item == floor else amount(_between(against, item, floor), True)
         if item in found["exact"]:
-            exact = found["exact"][item]
-            row |= {"Wilson": f"[{fixed(exact['low'], DIGITS)}, {fixed(exact['high'], DIGITS)}]", "binomial p": f"{exact['p']:.2g}"}
-        row |= {
-            found["labels"][name]: fixed(values[item], DIGITS) if item in values else "–" for name, values in found["automatic"].items()
-        }
+            row["binomial p"] = f"{found['exact'][item]['p']:.2g}"
+        for name, values in found["automatic"].items() if automatic else ():
+            row[f"{found['labels'][name]}, of the clips played"] = fixed(values[item], DIGITS) if item in values else "–"
         listed.append(row)
     return listed
 
@@ -64,21 +83,17 @@ def _between(against: Mapping[tuple[str, str], Any], item: str, other: str) -> d
         return against[item, other]
     turned = against[other, item]
     low, high = (None if turned[k] is None else -turned[k] for k in ("high", "low"))
-    return {"mean": -turned["mean"], "low": low, "high": high, "n": turned["n"]}
+    return turned | {"mean": -turned["mean"], "low": low, "high": high}
 
 
 def markdown(found: Outcome) -> str:
     """table.md."""
     table = rows(found)
     lines = [f"# {found['name']}: {found['title']}", screening(found) + ".", _pipes(table)]
-    lines.append("95 % intervals: bootstrap over listeners and sentences. " + agreement(found) + ".")
+    lines += [" ".join(notes(found)), agreement(found) + "."]
     if found["differences"]:
         pairs = [{"": f"{d['item']} − {d['other']}", "difference": amount(d, True)} for d in found["differences"]]
-        lines += [
-            "## Differences",
-            _pipes(pairs),
-            "Each listener's severity and each sentence's difficulty are taken off; not corrected for many comparisons.",
-        ]
+        lines += ["## Differences", _pipes(pairs)]
     if found["exact"]:
         single = [
             {"": item, "listener": who, found["unit"]: fixed(t["share"], DIGITS), "n": str(t["n"]), "binomial p": f"{t['p']:.2g}"}
@@ -108,18 +123,20 @@ def _pipes(table: Sequence[Mapping[str, str]]) -> str:
 
 def console(found: Outcome) -> str:
     """The table for a terminal, without the automatic figures."""
-    table = [{k: v for k, v in row.items() if k not in found["labels"].values()} for row in rows(found)]
+    table = rows(found, automatic=False)
     heads = list(table[0])
     lines = aligned([heads, *([row[h] for h in heads] for row in table)])
     best = [f"{c['label']} {amount(c | {'mean': c['rho']})}, n = {c['n']}" for c in found["correlations"][:3]]
     more = [f"automatic metrics that agree most (Spearman): {'; '.join(best)}"] if best else []
-    return "\n".join([screening(found), *lines, agreement(found), *more])
+    return "\n".join([screening(found), *lines, *notes(found), agreement(found), *more])
 
 
 def to_csv(found: Outcome) -> str:
     """table.csv: a row a figure, full precision."""
     stream = io.StringIO()
-    writer = csv.DictWriter(stream, ["quantity", "item", "other", "mean", "low", "high", "n", "unit", "p"], restval="", lineterminator="\n")
+    writer = csv.DictWriter(
+        stream, ["quantity", "item", "other", "mean", "low", "high", "n", "unit", "p", "why"], restval="", lineterminator="\n"
+    )
     writer.writeheader()
     unit = {"unit": found["unit"]}
     for quantity, table in (("mean", found["means"]), ("mean_of_everyone", found["means_of_everyone"])):
@@ -153,7 +170,7 @@ def to_ratings(key: Key, sessions: Sequence[Answered], kept: Sequence[Answered])
 
 
 def figure(found: Outcome) -> Any:
-    """A dot and an interval an item; beside them, a metric's correlation with the listeners."""
+    """A dot and an interval an item, a hollow dot where none is known; beside them, a metric's correlation with the listeners."""
     from matplotlib import rc_context
     from matplotlib.figure import Figure
 
@@ -171,10 +188,12 @@ def figure(found: Outcome) -> Any:
             for place, (_, e) in enumerate(entries):
                 if not math.isnan(e.low):
                     axis.plot([e.low, e.high], [place, place], color=colour, lw=1.4)
-                axis.plot(e.mean, place, "o", color=colour, ms=5)
+                filled = colour if not math.isnan(e.low) else "none"
+                axis.plot(e.mean, place, "o", color=colour, mfc=filled, ms=5)
             axis.set_yticks(range(len(entries)), [name for name, _ in entries])
             axis.set_ylim(len(entries) - 0.5, -0.5)
-            axis.set_xlabel(label)
+            hollow = any(math.isnan(e.low) for _, e in entries)
+            axis.set_xlabel(f"{label}\n(hollow: no interval is known)" if hollow else label)
             axis.grid(axis="y", visible=False)
         if (zero := found["chance"]) is not None or not found["kinds"]:
             axes[0].axvline(zero or 0.0, color=MUTED, lw=0.8)

@@ -51,6 +51,8 @@ class UtteranceMetric(Configured, Metric, ABC):
     """at recordings of the data, without a judge that was trained on them"""
     spoken_only: bool = False
     """about how a model spoke: recordings have no such value"""
+    usual: bool = True
+    """not a paper's own formula, which is scored where it is asked for"""
     timed: bool = False
     """reads what a run of its own measured: each request alone, warmed up"""
     bounds: ClassVar[tuple[float, float]] = (-inf, inf)
@@ -106,6 +108,10 @@ class UtteranceMetric(Configured, Metric, ABC):
     def missing(self) -> str | None:
         """One line when a model or package that this needs is not on the machine: what, and where to put it. It is then left out."""
         return None
+
+    def instead(self) -> str:
+        """One line about what would judge without the corpus's recordings, where it is not on the machine; "" where there is nothing."""
+        return ""
 
     def open(self, corpus: Path, cache: Path) -> None:
         """Load what `needs` built."""

@@ -31,6 +31,7 @@ class F0FrameError(UtteranceMetric):
 
     name: ClassVar[str] = "ffe"
     compares = True
+    usual = False
     unit: ClassVar[str] = "%"
     bounds: ClassVar[tuple[float, float]] = (0, 100)
     steady: ClassVar[Mapping[str, float]] = {"gain": 0.1}

@@ -32,6 +32,7 @@ class HyperTTSDistortion(UtteranceMetric):
 
     name: ClassVar[str] = "mcd_hypertts"
     compares = True
+    usual = False
     unit: ClassVar[str] = "dB, accumulated"
     bounds: ClassVar[tuple[float, float]] = (0, float("inf"))
     better: ClassVar[str] = "lower"

@@ -8,6 +8,14 @@ from typing import NamedTuple
 import numpy as np
 from numpy.typing import ArrayLike
 
+FEW = 10
+"""texts below which no verdict is given: a bootstrap of fewer draws too few different samples, and its intervals are too narrow"""
+
+
+def too_few(count: int, what: str = "text") -> str:
+    """What is said in place of one."""
+    return f"{count} {what}{' decides' if count == 1 else 's decide'} nothing: intervals of fewer than {FEW} are too narrow"
+
 
 class Interval(NamedTuple):
     """A mean and where it lies with 95 % confidence; NaN where nothing is known."""
@@ -43,13 +51,13 @@ def interval(
     if len(value) == 1:
         return Interval(mean, math.nan, math.nan, n)
     if share and (np.isin(value, (0.0, 100.0)).all() or np.ptp(value) == 0):
-        return Interval(mean, *_wilson(mean, weight.sum() ** 2 / np.square(weight).sum()), n)
+        return Interval(mean, *wilson(mean, weight.sum() ** 2 / np.square(weight).sum()), n)
     if np.ptp(value) == 0:
         return Interval(mean, mean, mean, n)
     return Interval(mean, *_bootstrapped(value, weight, draws, seed), n)
 
 
-def _wilson(percent: float, n: float) -> tuple[float, float]:
+def wilson(percent: float, n: float) -> tuple[float, float]:
     """Wilson's (1927) interval of a share in %; `n` may be Kish's effective number of weighted values."""
     p, z = percent / 100, 1.959964
     middle, half = p + z**2 / (2 * n), z * math.sqrt(p * (1 - p) / n + z**2 / (4 * n**2))

@@ -41,8 +41,11 @@ class Recognised(UtteranceMetric):
             return line
         if other := self.otherwise.missing(f"{key}.otherwise"):
             return f"{line}; and {other}"
-        tell(f"words are heard by {self.otherwise.model}: {line}")
+        tell(f"words are heard by {self.otherwise.model}: {self.instead()}")
         return None
+
+    def instead(self) -> str:
+        return (self.first.missing("metric.<name>.recogniser") or "") if self.otherwise is not None else ""
 
     @property
     def settings(self) -> dict[str, str]:

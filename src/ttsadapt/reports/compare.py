@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from ttsadapt.metrics.intervals import FEW, too_few
 from ttsadapt.reports.numbers import Estimate, bounds, decimals, fixed
 from ttsadapt.reports.study import MetricInfo
 from ttsadapt.reports.systems import System, Systems
@@ -69,6 +70,11 @@ class Table:
     def columns(self) -> list[Column]:
         return [c for g in self.groups for c in g.columns]
 
+    @property
+    def ranked(self) -> bool:
+        """Whether a best one is marked anywhere."""
+        return any(c.best for column in self.columns for c in column.cells)
+
 
 def ordered(metrics: dict[str, MetricInfo]) -> list[MetricInfo]:
     """Leading metrics first, the others in the order in which they were scored."""
@@ -108,7 +114,7 @@ def _values_column(systems: Systems, set_: str, metric: MetricInfo, estimates: l
 
 
 def _best(systems: Systems, metric: MetricInfo, estimates: list[Estimate | None]) -> int | None:
-    """Index of the best adapted system; "near reference" means near the recordings' mean."""
+    """Index of the best adapted system, None of a single one; "near reference" means near the recordings' mean."""
     ceiling = next((e.mean for s, e in zip(systems, estimates) if s.kind == "ceiling" and e), None)
     badness: Callable[[float], float]
     if metric.better in ("lower", "higher"):
@@ -119,7 +125,7 @@ def _best(systems: Systems, metric: MetricInfo, estimates: list[Estimate | None]
     else:
         return None
     ranked = [(badness(e.mean), i) for i, (s, e) in enumerate(zip(systems, estimates)) if s.adapted and e]
-    return min(ranked)[1] if ranked else None
+    return min(ranked)[1] if len(ranked) > 1 else None
 
 
 def change_table(systems: Systems) -> Table:
@@ -173,7 +179,9 @@ def reading(systems: Systems) -> list[str]:
     groups = {g.key: g.columns for g in table.groups}
     said = [_gain_sentence(table.rows, groups["gain"])] if "gain" in groups else []
     said += [_forgetting_sentence(table.rows, groups["forgetting"])] if "forgetting" in groups else []
-    return said + _preservation_sentence(preservation_table(systems))
+    fewest = min((g.n for g in table.groups), default=FEW)
+    few = [too_few(fewest, "sentence") + "."] if fewest < FEW else []
+    return said + _preservation_sentence(preservation_table(systems)) + few
 
 
 def _amount(column: Column, estimate: Estimate) -> str:
@@ -194,7 +202,8 @@ def _gain_sentence(rows: list[System], columns: list[Column]) -> str:
     if estimate.sign <= 0:
         return f"No run gains on the target beyond its 95\u00a0% interval in {label}."
     though = _though(columns, rows.index(system))
-    return f"{system.label} gains most on the target: {label} better than the untuned model's by {_amount(column, estimate)}{though}."
+    most = " most" if _several(column) else ""
+    return f"{system.label} gains{most} on the target: {label} better than the untuned model's by {_amount(column, estimate)}{though}."
 
 
 def _forgetting_sentence(rows: list[System], columns: list[Column]) -> str:
@@ -206,8 +215,13 @@ def _forgetting_sentence(rows: list[System], columns: list[Column]) -> str:
         return f"No run forgets on the source beyond its 95\u00a0% interval in {label}."
     verdict = {1: "worse", 0: "no clear change", -1: "even better"}[least.sign]
     rest = f"; {lost.label} forgets most, {_amount(column, most)}" if lost is not kept else ""
-    though = _though(columns, rows.index(kept))
-    return f"{kept.label} forgets least on the source: {label} {verdict}, {_amount(column, least)}{though}{rest}."
+    though, how = _though(columns, rows.index(kept)), " least" if _several(column) else ""
+    return f"{kept.label} forgets{how} on the source: {label} {verdict}, {_amount(column, least)}{though}{rest}."
+
+
+def _several(column: Column) -> bool:
+    """Of one there is no best and no least."""
+    return sum(c.estimate is not None for c in column.cells) > 1
 
 
 def _preservation_sentence(table: Preservation) -> list[str]:

@@ -75,6 +75,10 @@ class Decoded:
         changes = {s: e.mean for s in order if (e := self.change(s, metric))}
         return max(changes, key=changes.__getitem__) if changes else None
 
+    def texts_of(self, metric: str) -> int:
+        """How many different texts every setting is compared on."""
+        return len({self.texts[u] or u for u in self.compared[metric].values.get(self.default, {})})
+
     def left_out(self, metric: str) -> int:
         """Settings that this judge has not scored on the clips of the others."""
         return len(self.settings) - len(self.compared[metric].values)

@@ -11,6 +11,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ttsadapt.files import write_json
+from ttsadapt.metrics.intervals import FEW, too_few
 from ttsadapt.reports.decoded import RECORDINGS, Decoded, read
 from ttsadapt.reports.numbers import Estimate, bounds, decimals, fixed
 from ttsadapt.reports.plots import LINES, MUTED, SERIES, STYLE, grid, legend, save_png
@@ -87,7 +88,8 @@ def summary(d: Decoded) -> dict[str, Any]:
 
 
 def words(d: Decoded) -> list[str]:
-    """For every metric the best setting with its interval, the run's own beside it, and whether the difference is more than chance."""
+    """For every metric the best setting with its interval, the run's own beside it, and whether the difference is more than chance, which
+    few texts do not say."""
     lines = []
     for info in d.metrics.values():
         name = d.best(info.name)
@@ -100,7 +102,8 @@ def words(d: Decoded) -> list[str]:
         if name == d.default:
             lines.append(f"{said}, the run's own setting ({of}){_missing(d, info.name)}")
             continue
-        how = "the interval excludes 0" if change.sign > 0 else "within chance"
+        texts = d.texts_of(info.name)
+        how = too_few(texts) if texts < FEW else "the interval excludes 0" if change.sign > 0 else "within chance"
         own_said = f"the run's own ({d.told(d.default)}) {_written(own, digits, info.unit)}"
         gain = f"{fixed(change.mean, digits, True)} {bounds(change, digits, True)}".strip()
         lines.append(f"{said}; {own_said}; paired gain {gain}: {how} ({of}, so it flatters){_missing(d, info.name)}")

@@ -77,9 +77,10 @@ def _latex_table(rows: Sequence[System], group: Group, study: str) -> str:
     heads = [f"{c.metric.label} {c.metric.arrow}" + (f" ({c.metric.unit})" if c.metric.unit else "") for c in group.columns]
     costs = group.key in ("target", "gain")
     extra = ["Trainable", "Train s"] if costs else []
+    best = " Best adapted value in bold." if any(c.best for column in group.columns for c in column.cells) else ""
     lines = [
         r"\begin{table}[t]", r"\centering",
-        rf"\caption{{{latex(study)}: {latex(group.title)}. {latex(NOTE)} Best adapted value in bold.}}",
+        rf"\caption{{{latex(study)}: {latex(group.title)}. {latex(NOTE)}{best}}}",
         r"\resizebox{\linewidth}{!}{%",
         rf"\begin{{tabular}}{{l{'c' * len(heads)}{'r' * len(extra)}}}", r"\toprule",
         " & ".join(map(latex, ["System", *heads, *extra])) + r" \\", r"\midrule",
@@ -115,7 +116,8 @@ def to_markdown(systems: Systems, preservation: Preservation, facts: Sequence[st
             labels = [f"{kept.label} against {plain.label}" for plain, kept in preservation.pairs]
             parts += [f"### {markdown(group.title)}", _grid("comparison", labels, group, [])]
     parts += [*(f"- {markdown(fact)}" for fact in facts)]
-    parts.append("**bold**: best adapted value. ▲ better, ▼ worse: the interval excludes 0.")
+    best = "**bold**: best adapted value. " if main.ranked else ""
+    parts.append(f"{best}▲ better, ▼ worse: the interval excludes 0.")
     return "\n\n".join(parts) + "\n"
 
 
@@ -159,7 +161,8 @@ def markdown(text: str) -> str:
 def to_console(systems: Systems, width: int = 120) -> str:
     """A block a set: mean ± half of the interval; metrics that do not fit into `width` are named below."""
     table = main_table(systems)
-    lines = [f"{systems.study.name}: mean ± half of the 95 % interval; * best adapted value"]
+    best = "; * best adapted value" if table.ranked else ""
+    lines = [f"{systems.study.name}: mean ± half of the 95 % interval{best}"]
     for group in table.groups:
         lines += ["", *_console_block(table.rows, group, width)]
     sentences = [line for sentence in reading(systems) for line in textwrap.wrap(sentence, width)]

@@ -198,13 +198,17 @@
     keys = (event) => { if (event.key === "Enter" && event.target.tagName !== "BUTTON") { event.preventDefault(); action(); } };
   };
 
+  const scores = page.answers.every(([value]) => /^-?[0-9]$/.test(value)); // then the key of an answer is its score, else its place
+  const keyOf = (i) => scores ? page.answers[i][0] : String(i + 1);
+  const signs = page.answers.map((_, i) => keyOf(i).replace("-", "−"));
+
   const trial = (code, label, share, done) => {
     const asked = page.trials[code];
     const begun = performance.now();
     const first = make("p", { className: "first", role: "status" }, words.heard_first);
     const answers = page.answers.map(([value, text], i) => {
       const input = make("input", { type: "radio", name: "answer", value, disabled: true });
-      return { input, element: make("label", { className: "answer" }, input, make("span", {}, text), make("kbd", { ariaHidden: "true" }, String(i + 1))) };
+      return { input, element: make("label", { className: "answer" }, input, make("span", {}, text), make("kbd", { ariaHidden: "true" }, signs[i])) };
     });
     const on = button(words.next, () => finish());
     on.disabled = true;
@@ -223,14 +227,16 @@
     list.addEventListener("change", () => { on.disabled = false; });
     where(label, share);
     const letters = made.length === 1 ? ["P"] : made.map((p) => words.clips[p.name].split(" ").at(-1)[0].toUpperCase());
-    const help = fill(words.keys, { play: letters.join(" "), answers: `1–${answers.length}` });
+    const help = fill(words.keys, { play: letters.join(" "), answers: signs.join(" ") });
     show("", ...(asked.text ? [make("p", { className: "said" }, make("q", {}, asked.text))] : []),
       make("div", { className: "players" }, ...made.map((p) => p.element)), first, list, on, make("p", { className: "foot keys" }, help));
     heard = made;
     made[0].element.focus({ preventScroll: true });
+    let minus = ""; // of a score below 0, which takes two keys
     keys = (event) => {
       const player = letters.indexOf(event.key.toUpperCase());
-      const answer = /^[1-9]$/.test(event.key) ? answers[Number(event.key) - 1] : null;
+      const answer = answers[answers.findIndex((_, i) => keyOf(i) === minus + event.key)];
+      minus = event.key === "-" ? "-" : "";
       if (player >= 0) made[player].toggle();
       else if (answer && !answer.input.disabled) {
         answer.input.checked = true;

@@ -2,10 +2,8 @@
 
 import csv
 import json
-import multiprocessing
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
@@ -22,6 +20,7 @@ from ttsadapt.data.utterance import Utterance
 from ttsadapt.errors import DataError
 from ttsadapt.files import digest, write_json
 from ttsadapt.machine import cores
+from ttsadapt.processes import workers
 
 REJECTED, DUPLICATES = "rejected.csv", "duplicates.json"
 _JOURNAL = "journal.jsonl"
@@ -156,8 +155,7 @@ def _fresh(found: Sequence[Found], places: Sequence[Path], how: Bringing) -> Ite
     if processes < 2:
         yield from map(do, found, places)
         return
-    # Spawned, not forked: the parent may hold threads of torch by now. The workers import nothing heavy.
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+    with workers(processes) as pool:  # they import nothing heavy
         yield from pool.map(do, found, places, chunksize=_CHUNK)
 
 

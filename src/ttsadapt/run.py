@@ -32,7 +32,6 @@ from ttsadapt.strategies.base import Mix, Strategy, Study, generator
 from ttsadapt.trainer import build_loggers, build_trainer, device_of
 from ttsadapt.where.clash import refuse_certain_clashes
 
-
 _LOOKED_AT = 100
 """utterances; what they have, the others mostly have too, and reading all phones of a large corpus takes its time"""
 

@@ -199,10 +199,10 @@ def _evenly(units: Sequence[Unit], felt: Mapping[Unit, set[str]]) -> Iterator[Un
         kind = min(following, key=lambda k: (-gain[k], place[following[k]]))
         yield following[kind]
         had.update(kind)
-        if (unit := next(left[kind], None)) is None:
+        if (after := next(left[kind], None)) is None:
             del following[kind]
         else:
-            following[kind] = unit
+            following[kind] = after
 
 
 def _divide(free: list[Unit], taken: list[str], fractions: Sequence[float], told: str) -> dict[Unit, str]:

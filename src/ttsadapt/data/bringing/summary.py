@@ -136,8 +136,9 @@ def twice(duplicates: Sequence[Sequence[str]]) -> list[str]:
         return []
     # With the same text and labels they were one recording, of which the others were refused.
     some = "; ".join(" = ".join(ids) for ids in duplicates[:_TWICE])
+    some += " ..." if len(duplicates) > _TWICE else ""
     return [
-        f"the same samples with other texts, labels or sets, {len(duplicates)} of them ({some}{' ...' if len(duplicates) > _TWICE else ''}): "
+        f"the same samples with other texts, labels or sets, {len(duplicates)} of them ({some}): "
         "all are kept, and in one split; one of the texts or labels may be wrong"
     ]
 

@@ -45,9 +45,9 @@ def verdict(name: str, figures: Mapping[str, Any], gates: Gates) -> dict[str, st
     sure = all(_kind(end, gates) == found for end in ends)
     bounds = {"no": f"below {low:g} dB", "perhaps": f"between {low:g} and {high:g} dB", "yes": f"{high:g} dB or more"}
     likely = "perhaps" if (lacking and found == "yes") or not sure else found
-    within = f" [{ends[0]:.1f}, {ends[1]:.1f}]" if ends else ""
+    within = f", 95 % interval {ends[0]:.1f} to {ends[1]:.1f}" if ends else ""
     why = f"its energy varies by {energy:.1f} dB{within} ({bounds[found]}; {_evidence(found, gates)})"
-    doubt = "" if sure else " By its 95 % interval over clips it may as well lie on the other side: more recordings would tell."
+    doubt = "" if sure else " With so few clips it may as well lie on the other side of that: more recordings would tell."
     warned = f" {'Besides,' if found == 'no' else 'But'} {'; '.join(lacking)}." if lacking else ""
     return {"likely": likely, "said": f"{name}: {OUTCOMES[likely]}: {why}.{doubt}{warned} {_amount(figures)}"}
 

@@ -10,6 +10,7 @@ import sys
 import time
 import warnings
 
+import numpy as np
 import pytest
 import torch
 
@@ -158,6 +159,21 @@ def test_sets_that_nothing_can_be_said_of_are_refused_before_anything_trains(min
     with pytest.raises(ConfigError, match=r"no sorce.test: did you mean 'source'\? \(say evaluation.sets=\[target\]\)"):
         train(cfg)
     assert not (run_folder(cfg) / "checkpoints").exists()
+
+
+def test_recordings_that_the_backbone_cannot_learn_from_are_refused_before_anything_is_pretrained(mini, tmp_path):
+    from ttsadapt.config.base import base_config, composed
+    from ttsadapt.data.pcm import write_wav
+    from ttsadapt.errors import DataError
+    from ttsadapt.run import train
+
+    for i, text in enumerate(("One.", "Two.", "Three.", "Four.")):
+        write_wav(tmp_path / f"{i}.wav", np.random.default_rng(i).normal(0, 0.1, 16000).astype(np.float32), 16000)
+        (tmp_path / f"{i}.txt").write_text(text)
+    cfg = composed("data=folder", f"data.path={tmp_path}", "strategy=[lora]", "trainer.accelerator=cpu", "study=refused", "seed=71")
+    with pytest.raises(DataError, match="data/bring/align=learned learns it"):
+        train(cfg)
+    assert not run_folder(base_config(cfg)).exists()
 
 
 def test_the_same_config_in_another_order_is_the_same_run(done, mini, capsys):

@@ -6,9 +6,9 @@ from ttsadapt.config.app import command
 
 
 def job(cfg: DictConfig) -> None:
-    from ttsadapt.finished import analyze
+    from hydra.utils import instantiate
 
-    return analyze(cfg)
+    instantiate(cfg.analysis).analyze(cfg)
 
 
 main = command("analyze", job)

@@ -201,9 +201,14 @@ class Assembly:
         return self.base_cfg is not None or self.released is not None
 
     @cached_property
+    def frontend(self) -> Frontend:
+        """As it is configured; what it has learnt is restored with the base."""
+        made: Frontend = instantiate(self.cfg.backbone.frontend)
+        return made
+
+    @cached_property
     def base(self) -> Base:
-        place = self._place()
-        frontend: Frontend = instantiate(self.cfg.backbone.frontend)
+        place, frontend = self._place(), self.frontend
         frontend.restore(restore(place / "frontend.pt"))
         frontend.enroll([u for name in self.names() if name.endswith(".train") for u in self.utterances(name)])
         torch.manual_seed(self.cfg.seed)

@@ -5,12 +5,10 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from hydra.utils import instantiate
 from omegaconf import DictConfig, OmegaConf
 from safetensors.torch import save_file
 
 from ttsadapt.adapters import merged
-from ttsadapt.analysis.base import Analysis
 from ttsadapt.analysis.layers import shared
 from ttsadapt.analysis.ranking import Settings
 from ttsadapt.analysis.told import picture, table
@@ -126,12 +124,6 @@ def export(cfg: DictConfig, folder: Path) -> None:
     _, learner = restored(folder)
     learner.backbone.save_official(Path(cfg.to).expanduser())
     print(f"{cfg.to}: {type(learner.backbone).__name__} of {folder}, adapters merged in")
-
-
-def analyze(cfg: DictConfig) -> None:
-    """Carry out `cfg.analysis`."""
-    analysis: Analysis = instantiate(cfg.analysis)
-    analysis.analyze(cfg)
 
 
 def rank_blocks(cfg: DictConfig, settings: Settings) -> None:

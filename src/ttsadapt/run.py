@@ -32,6 +32,9 @@ from ttsadapt.strategies.base import Mix, Strategy, Study, generator
 from ttsadapt.trainer import build_loggers, build_trainer, device_of
 from ttsadapt.where.clash import refuse_certain_clashes
 
+_LOOKED_AT = 100
+"""utterances; what they have, the others mostly have too, and reading all phones of a large corpus takes its time"""
+
 
 def is_main() -> bool:
     return os.environ.get("LOCAL_RANK", "0") == "0"
@@ -74,12 +77,21 @@ def refuse_impossible(cfg: DictConfig) -> None:
     refuse_certain_clashes(strategies)
 
 
+def refuse_unusable(assembly: Assembly) -> None:
+    """DataError when the backbone cannot learn from these recordings: seen in the first of them, before a base or its data are made."""
+    if (name := f"{assembly.learnt}.train") in assembly.corpus.names():
+        assembly.frontend.refuse(assembly.corpus.utterances(name)[:_LOOKED_AT])
+
+
 def _train(cfg: DictConfig, folder: Path) -> float | None:
     _prepare_process(cfg)
     write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
     assembly = Assembly(cfg)
     metrics = assembled(cfg.metric)
     ears = listeners(cfg) if cfg.strategy else {}
+    ensure(assembly.corpus)
+    if cfg.strategy:
+        refuse_unusable(assembly)
     ensure(*assembly.corpora)  # what follows reads them
     if "source.test" in assembly.names() and "source.test" not in assembly.corpus.names() and is_main():
         print(f"source: {assembly.corpus.name} has none, so it is what the base was pretrained on ({assembly.before.name})", flush=True)

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
+from ttsadapt.analyze import job as analyze
 from ttsadapt.config.base import composed
 from ttsadapt.config.identity import run_folder
 from ttsadapt.errors import UserError
-from ttsadapt.finished import analyze
 
 
 @pytest.fixture

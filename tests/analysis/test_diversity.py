@@ -10,14 +10,14 @@ from hydra.utils import instantiate
 
 from ttsadapt.analysis import recorded
 from ttsadapt.analysis.diversity import ALL, Diversity
-from ttsadapt.analysis.diversity_told import table
+from ttsadapt.analysis.diversity_told import picture, table
 from ttsadapt.analysis.ranking import Settings
 from ttsadapt.analysis.verdict import Gates, verdict
+from ttsadapt.analyze import job as analyze
 from ttsadapt.config.base import base_config, composed
 from ttsadapt.config.identity import run_folder, run_id
 from ttsadapt.data.utterance import Phone, Utterance
 from ttsadapt.errors import ConfigError, DataError
-from ttsadapt.finished import analyze
 
 RATE = 16000
 
@@ -48,15 +48,18 @@ def test_figures_are_those_of_the_signal(said, tmp_path):
     wanted = Diversity(clips=0)
     found = wanted.measured([loud, quiet, said("other", tone([0] * 4, 110), "bert")], tmp_path)
     assert list(found) == ["anna", "bert", ALL]
+    assert list(wanted.measured([loud, said("third", tone([0] * 4, 110), ALL)], tmp_path)) == [ALL, "anna", "all of them"]
     figures = wanted.figures(found["anna"], {"en-us": set("haɪbx")})
     assert figures["clips"] == 2 and figures["hours"] == pytest.approx(3.6 / 3600, rel=0.05)
     assert figures["energy_sd"] == pytest.approx(10, abs=0.3)  # half of the frames 20 dB below the others
+    assert 0 <= figures["energy_low"] < figures["energy_sd"] <= figures["energy_high"] + 1e-9  # of two clips
     assert figures["f0_sd"] == pytest.approx(6, abs=0.3) and figures["f0_range"] == pytest.approx(12, abs=0.5)  # an octave
     assert figures["phones"] == 5 and figures["diphones"] == len({"ha", "aɪ", "ɪb", "ba", "ah", "hi"})
     assert figures["inventory_share"] == pytest.approx(4 / 5)  # i is not in the source, x was not said
     assert figures["rate"] == pytest.approx((3 + 2) / 2 / 1.8, rel=0.05)  # a, ɪ, a and a, i
     assert figures["dnsmos"] is None and figures["dnsmos_clips"] == 0
     alone = wanted.figures(found["bert"], {})
+    assert alone["energy_low"] is None and "of source's" not in table({"bert": alone})[0] and "of source's" in table({"a": figures})[0]
     assert alone["energy_sd"] < 1 and alone["f0_sd"] < 0.3 and alone["inventory_share"] is None and alone["snr_sd"] is None
 
 
@@ -65,6 +68,15 @@ def test_pauses_count_unless_only_speech_is_asked_for(said, tmp_path):
     everything, speech, shallow = (Diversity(clips=0, **k) for k in ({}, {"speech_only": True}, {"floor": 41.0}))
     sd = [d.figures(d.measured([one], tmp_path)[ALL], {})["energy_sd"] for d in (everything, speech, shallow)]
     assert sd[0] == pytest.approx(60 * np.sqrt(12 / 49), rel=0.1) and sd[1] < 4 < sd[2] < sd[0]
+
+
+def test_one_speaker_is_one_row_of_the_picture(tmp_path):
+    one, known = [(np.zeros(9), np.ones(9))], {"energy_sd": 1.0, "f0_sd": None}
+    heights = []
+    for names in (["anna", ALL], ["anna", "bert", ALL]):
+        picture(dict.fromkeys(names, one), dict.fromkeys(names, known), tmp_path / "it.png")
+        heights.append(int.from_bytes((tmp_path / "it.png").read_bytes()[20:24], "big"))
+    assert heights[0] < heights[1] / 2
 
 
 def test_a_recording_is_measured_once(said, tmp_path, monkeypatch):
@@ -82,7 +94,8 @@ def test_a_recording_is_measured_once(said, tmp_path, monkeypatch):
 
 
 def figures(**changed):
-    return {"energy_sd": 16.0, "dnsmos_sd": 0.3, "snr": 30.0, "hours": 5.0} | changed
+    known = {"energy_sd": 16.0, "energy_low": None, "energy_high": None, "dnsmos": 3.2, "dnsmos_sd": 0.3}
+    return known | {"snr": 30.0, "hours": 5.0, "clips": 900} | changed
 
 
 @pytest.mark.parametrize(
@@ -101,6 +114,16 @@ def figures(**changed):
         ({"dnsmos_sd": 0.1}, {"quality": 0.2}, "perhaps", "DNS-MOS varies by 0.10 only"),
         ({"hours": 0.5}, {"hours": 3.5}, "perhaps", "0.50 hours, less than 3.5"),
         ({"energy_sd": None}, {}, "unknown", "no speech"),
+        ({"energy_low": 15.2, "energy_high": 16.9}, {}, "yes", "varies by 16.0 dB, 95 % interval 15.2 to 16.9 (15 dB or more"),
+        (
+            {"energy_low": 14.2, "energy_high": 17.9},
+            {},
+            "perhaps",
+            "may as well lie on the other side of that: more recordings would tell.",
+        ),
+        ({"energy_sd": 12.5, "energy_low": 12.0, "energy_high": 13.1}, {}, "perhaps", "interval 12.0 to 13.1 (below 13 dB"),
+        ({}, {}, "yes", "Looked at: 5.00 h of speech in 900 recordings, of DNS-MOS 3.2 (1 to 5) on average."),
+        ({"hours": 0.04, "dnsmos": None}, {}, "yes", "2.4 min of speech in 900 recordings; the speakers of arXiv"),
     ],
 )
 def test_the_verdict_says_why_and_how_sure_that_is(changed, gates, likely, words):

@@ -133,7 +133,7 @@ def test_a_request_does_not_look_at_the_recording(frontend, utterances):
 def test_mistakes_are_told_in_one_line(frontend, utterances):
     first = utterances[0]
     cases = {
-        "has none; use a backbone without durations such as": Utterance("u1", first.audio, "t", "ann"),
+        "data/bring/align=learned learns it from the recordings": Utterance("u1", first.audio, "t", "ann"),
         "unknown speaker 'eve': known are ann, bob, cid": Utterance("u2", first.audio, "t", "eve", phones=first.phones),
         "unknown emotion 'excited': the model knows happy, neutral": Utterance(
             "u3", first.audio, "t", "ann", "excited", phones=first.phones
@@ -144,6 +144,12 @@ def test_mistakes_are_told_in_one_line(frontend, utterances):
         with pytest.raises(DataError) as caught:
             frontend(utterance)
         assert message in str(caught.value) and "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(("word", "meant"), [("Joyful", "happy"), ("smug", "<one of these>")])
+def test_an_alias_is_suggested_by_meaning(frontend, word, meant):
+    with pytest.raises(DataError, match=rf"emotion_aliases\.{word}={meant}$"):
+        frontend.emotion(word)
 
 
 def test_emotion_aliases(frontend, utterances):

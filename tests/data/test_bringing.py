@@ -21,7 +21,7 @@ from ttsadapt.data.bringing.engine import Journal, bring_in
 from ttsadapt.data.bringing.item import Brought, bring, ends, moved
 from ttsadapt.data.bringing.loudness import _weighting, loudness
 from ttsadapt.data.bringing.settings import Bringing
-from ttsadapt.data.bringing.summary import told
+from ttsadapt.data.bringing.summary import lacking, strange, timed, told
 from ttsadapt.data.corpora.folder import Folder
 from ttsadapt.data.espeak import RATE as ESPEAK
 from ttsadapt.data.espeak import engine
@@ -30,6 +30,7 @@ from ttsadapt.data.hashes import Hashes
 from ttsadapt.data.prepare import PreparedCorpus
 from ttsadapt.data.utterance import Phone, Utterance
 from ttsadapt.errors import ConfigError, DataError
+from ttsadapt.files import read_json
 
 RATE = 16000
 
@@ -270,7 +271,7 @@ class Halves:
 class Whole:
     """One phone from beginning to end, but not in "2-1"."""
 
-    phones = True
+    phones, sure, poor = True, [0.2, 0.6, 0.7], 0.3
 
     def fit(self, utterances):
         self.heard = [u.id for u in utterances]
@@ -376,6 +377,7 @@ def test_the_summary_says_what_is_there(tmp_path):
     ]
     items = [replace(one, utterance=replace(one.utterance, label="HAP")) for one in items]
     items.append(found(written(tmp_path / "in" / "again.wav", noise(0.3, seed=0)), "Text a."))
+    items.append(found(written(tmp_path / "in" / "third.wav", noise(0.3, seed=0)), "text A"))
     (tmp_path / "in" / "bad.wav").write_bytes(b"bad")
 
     class Few(Folder):
@@ -386,14 +388,46 @@ def test_the_summary_says_what_is_there(tmp_path):
     ensure(prepared)
     rejected = [Rejected(f"row {i}", "row", f"row {i} is bad") for i in range(5)]
     lines = "\n".join(told(prepared.card, rejected, prepared.folder))
-    assert "target.train" in lines and "emotions: happy 8 (there: HAP), neutral 1" in lines and "s0 0.000 h, eve" in lines
+    assert "target.train" in lines and "emotions: happy 8 (there: HAP), neutral 1" in lines and "eve 0.3 s" in lines
     assert "refused: 5" in lines and "row 2 is bad" in lines and "row 3" not in lines and str(prepared.folder) in lines
-    assert "under several names, 1 of them (target/0 = target/again)" in lines
-    assert prepared.card["rejected"] == {"row": 5, "unreadable": 1} and prepared.card["sets"]["target.train"]["durations"] == [
+    assert "the same samples with other texts, labels or sets, 1 of them (target/0 = target/again): all are kept" in lines
+    assert prepared.card["rejected"] == {"row": 5, "unreadable": 1, "duplicate recording": 1}
+    assert prepared.card["sets"]["target.train"]["durations"] == [
         0.3,
         0.3,
         0.3,
     ]
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        ({"happy": 9, "smug": 3, "Joyful": 4}, "not in the vocabulary of emotions: Joyful 4 (the vocabulary's happy), smug 3: if these"),
+        ({"shelby": 107}, "WARNING: no emotion is in the vocabulary, neutral"),
+        ({f"{i:03d}": 1 for i in range(107)}, "WARNING: nearly every recording has an emotion of its own (000 1, 001 1"),
+    ],
+)
+def test_words_that_are_no_known_emotion_are_named(said, words):
+    (line,) = strange({"target.train": {"emotions": said}})
+    assert line.startswith(words) and "data.pattern" in line and "emotion_aliases" in line and line.count(" 1") < 10
+
+
+def test_what_a_split_lacks_is_named():
+    sets = {"target.train": {"emotions": {"happy": 9, "sad": 3}}, "target.test": {"emotions": {"happy": 1}}}
+    (line,) = lacking(sets)
+    assert line.startswith("target.test has no recording that is sad: ") and not strange(sets)
+
+
+def test_how_sure_an_alignment_is_is_told(tmp_path):
+    items = [found(written(tmp_path / "in" / f"{i}.wav", noise(0.6, seed=i)), f"{'abcd'[i]} a") for i in range(4)]
+    (tmp_path / "out").mkdir()
+    bring_in([*items, replace(items[0], utterance=replace(items[0].utterance, id="2-1"))], tmp_path / "out", Bringing(align=Whole()))
+    card = read_json(tmp_path / "out" / "alignment.json")
+    assert card | {"tenth": None} == {"given": 0, "aligned": 4, "left_out": 0, "median": 0.6, "tenth": None, "poor": 0.3}
+    assert timed(card | {"left_out": 1, "tenth": 0.2}) == [
+        "aligned: 4, 1 left out (below, as alignment); confidence (0 to 1): median 0.60, a tenth of them below 0.20; less than 0.3 is poor"
+    ]
+    assert timed(card | {"median": 0.2})[0].endswith("less than 0.3 is poor: do the texts say what is said?") and timed(None) == []
 
 
 def test_a_file_is_read_again_only_when_it_has_changed(tmp_path, monkeypatch):

@@ -16,10 +16,12 @@ from ttsadapt.config import paths
 from ttsadapt.config.schema import check
 from ttsadapt.config.signatures import signature
 from ttsadapt.data.bringing.engine import REJECTED, read_rejected
+from ttsadapt.data.corpora.folder import Folder
 from ttsadapt.data.corpora.listed import Listed
 from ttsadapt.data.emotions import _SAID, COMMON, EMOTIONS, common
 from ttsadapt.data.found import Found, Rejected
 from ttsadapt.data.layouts.base import Layout
+from ttsadapt.data.layouts.recognised import recognised
 from ttsadapt.data.prepare import PreparedCorpus
 from ttsadapt.errors import DataError, UserError
 
@@ -93,6 +95,21 @@ def prepared(it, root):
 def test_every_corpus_has_its_builder():
     assert sorted(CORPORA) == KNOWN
     assert all(issubclass(get_class(YAMLS[name]._target_), Listed) for name in [*KNOWN, "together"])
+
+
+@pytest.mark.parametrize(("name", "variant"), VARIANTS)
+def test_a_corpus_that_is_read_as_somebody_s_own_recordings_is_recognised(name, variant, tmp_path):
+    one, _ = made(name, variant, tmp_path / "it")
+    usable = (name, variant) in WHOLE and "transcripts_path" not in one.settings
+    assert recognised(str(tmp_path / "it")) in ((name,) if usable else (name, ""))  # never another one
+
+
+def test_what_nothing_can_be_used_of_is_told_by_its_name(tmp_path):
+    made("esd", "flat", tmp_path / "it")
+    assert refused(lambda: list(Folder(str(tmp_path / "it")).found())).endswith("it looks like a public corpus: data=esd reads it")
+    (tmp_path / "own").mkdir()
+    soundfile.write(tmp_path / "own" / "a.wav", [0.0] * 100, 16000)
+    assert [one.kind for one in Folder(str(tmp_path / "own")).found()] == ["no transcript"]
 
 
 @pytest.mark.parametrize("name", KNOWN)

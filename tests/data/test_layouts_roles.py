@@ -72,6 +72,8 @@ def test_a_speaker_that_is_not_there(role):
 def test_nobody_is_left():
     with pytest.raises(DataError, match=r"^target: no utterance has all of speaker="):
         Roles(Selection(["a"], ["angry"])).cast([found("a"), found("b", "angry")])
+    with pytest.raises(DataError, match=r"^all of target \(speaker=\['a'\]\) is also asked for as unseen \(speaker=\['a', 'b'\]\), which"):
+        Roles(Selection(["a"]), Selection(["a", "b"])).cast([found("a"), found("b"), found("c")])
     with pytest.raises(ConfigError, match="limit is 0"):
         Roles(limit=0)
 

@@ -32,6 +32,26 @@ def test_a_recording_under_two_names_is_not_split():
     assert not left_out and set(homes.values()) == {"train", "valid", "test"}
 
 
+def test_every_split_has_every_emotion_as_far_as_sentences_allow():
+    emotions = ("happy", "sad", "angry", "calm", "bored", "fearful", "neutral")
+    items = [said(f"text {i}", emotion=emotions[i * i % 7 if i % 3 else i % 7]) for i in range(110)]
+    assigned, left_out = assign(items, (0.8, 0.1, 0.1), BySentence())
+    assert not left_out and [sum(f.split == s for f in assigned) for s in ("train", "valid", "test")] == [88, 11, 11]
+    whole = {e: sum(f.utterance.emotion == e for f in assigned) for e in emotions}
+    for split in ("valid", "test"):
+        for emotion, count in whole.items():
+            assert abs(sum((f.split, f.utterance.emotion) == (split, emotion) for f in assigned) - count / 10) <= 1.5, (split, emotion)
+    again, _ = assign(items[::-1], (0.8, 0.1, 0.1), BySentence())
+    assert {f.where: f.split for f in again} == {f.where: f.split for f in assigned}
+
+
+def test_sentences_said_in_every_emotion_are_divided_by_their_hash_alone():
+    plain = [said(f"text {i}") for i in range(40)]
+    moved = [said(f"text {i}", emotion=e) for i in range(40) for e in ("happy", "sad")]
+    homes = [{f.sentence: f.split for f in assign(items, (0.8, 0.1, 0.1), BySentence())[0]} for items in (plain, moved)]
+    assert homes[0] == homes[1]
+
+
 def test_given_splits_that_leak_lose_the_training_recording():
     items = [said("one", split="train", hash="a"), said("two", split="test", hash="a"), said("Two!", "bob", split="valid", hash="b")]
     others = [said("three", split="train", hash="c"), said("four", split="valid")]

@@ -8,8 +8,10 @@ here they are the standard deviation of the levels of frames in dB, and of DNS-M
 import csv
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass
-from itertools import pairwise
+from functools import partial
+from itertools import islice, pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,14 +25,17 @@ from ttsadapt.analysis.verdict import Gates, verdict
 from ttsadapt.data.utterance import Utterance
 from ttsadapt.errors import ConfigError, DataError, UserError
 from ttsadapt.files import replacing, write_json
+from ttsadapt.machine import cores
 from ttsadapt.metrics.subset import subset
 
 if TYPE_CHECKING:
     from ttsadapt.data.prepare import PreparedCorpus
 
-ALL = "all"
+ALL, _ALL_OF_THEM = "all", "all of them"
+"""what all speakers together are called; the second where a speaker is called as the first"""
 _REFERENCE = 27.5
 """Hz that semitones are counted from, as in eGeMAPS"""
+_RESAMPLES = 1000
 _SPEECH = 40.0
 """dB below the 95th percentile of a clip's levels, at which speech ends"""
 
@@ -82,21 +87,23 @@ class Diversity(Analysis):
         from ttsadapt.analysis.diversity_told import picture, table
         from ttsadapt.config.identity import run_folder
 
-        found, inventory, corpus = self._look(cfg)
+        found, inventory, corpus, source = self._look(cfg)
         figures = {name: self.figures(measured, inventory) for name, measured in found.items()}
+        everyone = list(found)[-1]
         said = {name: verdict(name, figures[name], self.gates) for name in figures}
         folder = run_folder(cfg)
-        about = {"part": self.part, "corpus": corpus, "settings": vars(self) | {"gates": asdict(self.gates)}}
+        about = {"part": self.part, "corpus": corpus, "source": source, "settings": vars(self) | {"gates": asdict(self.gates)}}
         speakers = {name: {"figures": figures[name], "verdict": said[name]} for name in figures}
-        write_json(folder / "diversity.json", about | {ALL: speakers.pop(ALL), "speakers": speakers})
+        write_json(folder / "diversity.json", about | {ALL: speakers.pop(everyone), "speakers": speakers})
         _write_csv(folder / "diversity.csv", figures)
         picture({name: [self.heard(c) for c in m.clips] for name, m in found.items()}, figures, folder / "diversity.png")
-        shown = figures if len(figures) > 2 else {name: figures[name] for name in figures if name != ALL}  # one speaker is all of them
-        print("\n".join([*table(shown), "", *(said[name]["said"] for name in shown)]))
+        shown = figures if len(figures) > 2 else {name: figures[name] for name in figures if name != everyone}  # one speaker is all of them
+        of = [f"of source's: the share of the phones in source.train of {source} that are said"] if source else []
+        print("\n".join([*table(shown), *of, "", *(said[name]["said"] for name in shown)]))
         print(f"written to {folder}: diversity.json, diversity.csv, diversity.png")
 
-    def _look(self, cfg: DictConfig) -> tuple[dict[str, Measured], dict[str, set[str]], str]:
-        """Measurements by speaker, all together last; the phones of each language in the source; the corpus's name."""
+    def _look(self, cfg: DictConfig) -> tuple[dict[str, Measured], dict[str, set[str]], str, str | None]:
+        """Measurements by speaker, all together last; the phones of each language in the source; names of the corpus and the source's."""
         from hydra.utils import instantiate
 
         from ttsadapt.artifacts import ensure
@@ -109,7 +116,8 @@ class Diversity(Analysis):
             raise DataError(f"analysis.part={self.part}: the data have {', '.join(corpus.names())}")
         found = self.measured(corpus.utterances(self.part), cache)
         source = corpus if "source.train" in corpus.names() else _of_the_base(cfg)
-        return found, _inventory(source.utterances("source.train") if source else []), corpus.folder.name
+        known = _inventory(source.utterances("source.train") if source else [])
+        return found, known, corpus.folder.name, source.folder.name if source else None
 
     def measured(self, utterances: Sequence[Utterance], cache: Path) -> dict[str, Measured]:
         """By speaker, and last of all of them together; what is kept in `cache` is not measured again."""
@@ -120,14 +128,12 @@ class Diversity(Analysis):
         if self.clips and not quality_is_known():
             print("DNS-MOS is left out: pip install speechmos onnxruntime librosa")
         judged = {s: subset(of, self.clips) if self.clips and quality_is_known() else [] for s, of in sorted(by_speaker.items())}
-        with tqdm(total=sum(map(len, judged.values())), desc="DNS-MOS", unit="clip", leave=False) as bar:
-            heard: dict[str, list[float]] = {s: [] for s in judged}
-            for speaker, some in judged.items():
-                for utterance in some:
-                    heard[speaker].append(quality(utterance, cache))
-                    bar.update()
-        made = {s: Measured(by_speaker[s], [clips[u.id] for u in by_speaker[s]], heard[s]) for s in judged}
-        return made | {ALL: Measured(list(utterances), list(clips.values()), [q for of in heard.values() for q in of])}
+        some = [utterance for of in judged.values() for utterance in of]
+        with ThreadPoolExecutor(cores()) as pool:  # the network leaves Python's lock
+            heard = iter(list(tqdm(pool.map(partial(quality, cache=cache), some), "DNS-MOS", len(some), unit="clip", leave=False)))
+        made = {s: Measured(by_speaker[s], [clips[u.id] for u in by_speaker[s]], list(islice(heard, len(judged[s])))) for s in judged}
+        every = Measured(list(utterances), list(clips.values()), [q for of in made.values() for q in of.quality])
+        return made | {ALL if ALL not in made else _ALL_OF_THEM: every}
 
     def heard(self, one: Clip) -> tuple[Array, Array]:
         """Levels that count, in dB, and F0 in semitones."""
@@ -143,10 +149,13 @@ class Diversity(Analysis):
         whole = set().union(*(inventory.get(language, set()) for language in {u.language for u in measured.utterances}))
         rates = [rate(u, c.seconds) for u, c in zip(measured.utterances, measured.clips)]
         low, high = np.percentile(pitch, [5, 95]) if len(pitch) else (np.nan, np.nan)
+        least, most = _interval([self.heard(c)[0] for c in measured.clips])
         found: dict[str, float | None] = {
             "clips": len(measured.clips),
             "hours": sum(c.seconds for c in measured.clips) / 3600,
             "energy_sd": _deviation(level),
+            "energy_low": least,
+            "energy_high": most,
             "f0_range": float(high - low),
             "f0_sd": _deviation(pitch),
             "dnsmos": _mean(measured.quality),
@@ -193,6 +202,18 @@ def _deviation(values: Sequence[float] | Array, lost: int = 0) -> float:
     known = np.asarray(values, float)
     known = known[np.isfinite(known)]
     return float(known.std(ddof=lost)) if len(known) > 1 else float("nan")
+
+
+def _interval(parts: Sequence[Array]) -> tuple[float, float]:
+    """95 % interval of the standard deviation of all values together: a bootstrap over the parts, whose values are no independent draws."""
+    sums = np.array([[len(p), p.sum(), np.square(p).sum()] for p in parts if len(p)])
+    if len(sums) < 2:
+        return float("nan"), float("nan")
+    generator = np.random.default_rng(0)
+    drawn = np.array([generator.multinomial(len(sums), np.full(len(sums), 1 / len(sums))) @ sums for _ in range(_RESAMPLES)])
+    variance = drawn[:, 2] / drawn[:, 0] - np.square(drawn[:, 1] / drawn[:, 0])
+    low, high = np.percentile(np.sqrt(np.maximum(variance, 0)), [2.5, 97.5])
+    return float(low), float(high)
 
 
 def _write_csv(path: Path, figures: Mapping[str, Figures]) -> None:

@@ -4,7 +4,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from ttsadapt.text_table import lasting
+
 PAPER = "arXiv 2603.10904"
+FEWEST = 3.5
+"""hours that the speakers of the paper are said to have at least"""
 
 
 @dataclass(frozen=True)
@@ -32,16 +36,32 @@ OUTCOMES = {
 
 def verdict(name: str, figures: Mapping[str, Any], gates: Gates) -> dict[str, str]:
     """{"likely": a key of OUTCOMES, "said": the sentences} of a speaker's figures."""
-    (low, high), lacking = gates.energy, _lacking(figures, gates)
+    lacking = _lacking(figures, gates)
     if figures["energy_sd"] is None:
         return {"likely": "unknown", "said": f"{name}: {OUTCOMES['unknown']}: there is no speech in the recordings."}
     energy = round(figures["energy_sd"], 1)  # what is said is what is decided on
-    found = "no" if energy < low else "perhaps" if energy < high else "yes"
+    found, (low, high) = _kind(energy, gates), gates.energy
+    ends = [round(end, 1) for key in ("energy_low", "energy_high") if (end := figures[key]) is not None]
+    sure = all(_kind(end, gates) == found for end in ends)
     bounds = {"no": f"below {low:g} dB", "perhaps": f"between {low:g} and {high:g} dB", "yes": f"{high:g} dB or more"}
-    likely = "perhaps" if lacking and found == "yes" else found
-    why = f"its energy varies by {energy:.1f} dB ({bounds[found]}; {_evidence(found, gates)})"
+    likely = "perhaps" if (lacking and found == "yes") or not sure else found
+    within = f", 95 % interval {ends[0]:.1f} to {ends[1]:.1f}" if ends else ""
+    why = f"its energy varies by {energy:.1f} dB{within} ({bounds[found]}; {_evidence(found, gates)})"
+    doubt = "" if sure else " With so few clips it may as well lie on the other side of that: more recordings would tell."
     warned = f" {'Besides,' if found == 'no' else 'But'} {'; '.join(lacking)}." if lacking else ""
-    return {"likely": likely, "said": f"{name}: {OUTCOMES[likely]}: {why}.{warned}"}
+    return {"likely": likely, "said": f"{name}: {OUTCOMES[likely]}: {why}.{doubt}{warned} {_amount(figures)}"}
+
+
+def _kind(energy: float, gates: Gates) -> str:
+    return "no" if energy < gates.energy[0] else "perhaps" if energy < gates.energy[1] else "yes"
+
+
+def _amount(figures: Mapping[str, Any]) -> str:
+    """What all of this rests on."""
+    quality = f", of DNS-MOS {figures['dnsmos']:.1f} (1 to 5) on average" if figures["dnsmos"] is not None else ""
+    there = f"{lasting(3600 * figures['hours'])} of speech in {figures['clips']} recordings{quality}"
+    few = f"; the speakers of {PAPER} are said to have 3.5 to 18.5 hours, second-hand" if figures["hours"] < FEWEST else ""
+    return f"Looked at: {there}{few}."
 
 
 def _evidence(found: str, gates: Gates) -> str:

@@ -71,6 +71,9 @@ class Frontend(ABC):
     """training recordings of the other sets, set before `fit`: a codec is fitted on them too, as released codecs have heard all kinds
     of voices; the model and its tables are not"""
 
+    def refuse(self, utterances: Sequence[Utterance]) -> None:
+        """Raise DataError for what could never be learnt from, by the manifest alone: it is asked before a base is pretrained."""
+
     @abstractmethod
     def fit(self, utterances: Sequence[Utterance]) -> None:
         """Learn symbol tables, statistics, codebooks from the pretraining data, with a progress bar when it takes long."""

@@ -17,6 +17,7 @@ from ttsadapt.backbones.speakers import SpeakerStatistics, evenly, level, log_f0
 from ttsadapt.backbones.voices import Voices
 from ttsadapt.codecs.mel import MelSpectrogram
 from ttsadapt.data.audio import load
+from ttsadapt.data.emotions import meant
 from ttsadapt.data.utterance import Phone, Utterance
 from ttsadapt.errors import DataError
 from ttsadapt.text.phones import phonemize, split_stress, unlike
@@ -61,9 +62,12 @@ class FastSpeech2Frontend(Frontend):
 
     # Fitting -----------------------------------------------------------------------------------------------------------
 
-    def fit(self, utterances: Sequence[Utterance]) -> None:
+    def refuse(self, utterances: Sequence[Utterance]) -> None:
         for utterance in utterances:
             self._aligned(utterance)
+
+    def fit(self, utterances: Sequence[Utterance]) -> None:
+        self.refuse(utterances)
         symbols = Counter(split_stress(phone.symbol)[0] for u in utterances for phone in u.phones)
         self.symbols = sorted(symbols, key=lambda s: (-symbols[s], s))
         self.emotions = sorted({u.emotion for u in utterances})
@@ -145,8 +149,8 @@ class FastSpeech2Frontend(Frontend):
     def _aligned(self, utterance: Utterance) -> None:
         if not utterance.phones:
             raise DataError(
-                f"fastspeech2 needs phone durations; utterance {utterance.id} ({utterance.audio}) has none; "
-                "use a backbone without durations such as backbone=qwen_tts_tiny"
+                f"utterance {utterance.id} ({utterance.audio}) does not say when each phone is said, which this backbone needs: "
+                "data/bring/align=learned learns it from the recordings, or take a backbone without durations (backbone=qwen_tts_tiny)"
             )
 
     def _scaled(self, name: str, values: Tensor) -> Tensor:
@@ -186,7 +190,7 @@ class FastSpeech2Frontend(Frontend):
         if known not in self.emotions:
             raise DataError(
                 f"unknown emotion {known!r}: the model knows {', '.join(self.emotions)}; "
-                f"ask for one of these, or train with +backbone.frontend.emotion_aliases.{name}={(self.emotions or ['neutral'])[0]}"
+                f"ask for one of these, or train with +backbone.frontend.emotion_aliases.{name}={meant(name, self.emotions)}"
             )
         return self.emotions.index(known)
 

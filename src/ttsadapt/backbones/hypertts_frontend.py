@@ -110,6 +110,10 @@ class HyperTTSFrontend(FastSpeech2Frontend):
 
     # Fitting -----------------------------------------------------------------------------------------------------------
 
+    def refuse(self, utterances: Sequence[Utterance]) -> None:
+        if not self.learn_durations:
+            super().refuse(utterances)
+
     def fit(self, utterances: Sequence[Utterance]) -> None:
         self.table.fit(phone for u in utterances for phone in self.spoken(u))
         self.emotions = sorted({u.emotion for u in utterances}) if self.with_emotions else []
@@ -219,7 +223,7 @@ class HyperTTSFrontend(FastSpeech2Frontend):
     def _aligned(self, utterance: Utterance) -> None:
         if not utterance.phones:
             raise DataError(
-                f"utterance {utterance.id} ({utterance.audio}) has no phone times: align the data, "
+                f"utterance {utterance.id} ({utterance.audio}) has no phone times: align the data with data/bring/align=learned, "
                 "or let the model learn durations with backbone.frontend.learn_durations=true"
             )
 

@@ -71,11 +71,10 @@ def opened(folder: Path) -> dict[str, Any]:
 def main() -> None:
     folder, utterances = Path(sys.argv[1]), int(sys.argv[2])
     if not (folder / "target.train.jsonl.gz").is_file():
-        import multiprocessing
+        from ttsadapt.processes import workers
 
-        child = multiprocessing.get_context("spawn").Process(target=lay_out, args=(folder, utterances))  # its memory is not counted
-        child.start()
-        child.join()
+        with workers(1) as pool:  # its memory is not counted
+            pool.submit(lay_out, folder, utterances).result()
     print(json.dumps(opened(folder)))
 
 

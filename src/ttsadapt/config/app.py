@@ -4,7 +4,6 @@ import logging
 import os
 import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Callable, Iterator
@@ -16,6 +15,7 @@ from omegaconf import DictConfig
 
 from ttsadapt.errors import UserError
 from ttsadapt.files import write_json
+from ttsadapt.processes import sigterm_as_interrupt, when_orphaned
 
 Job = Callable[[DictConfig], Any]
 
@@ -33,7 +33,7 @@ def command(name: str, job: Job) -> Callable[[], None]:
         asked_for_all = os.environ.get(_FULL) == "1"
         try:
             refuse_unknown_flags(sys.argv[1:])
-            with _environment(_FULL, "1"):  # Hydra then raises instead of printing: what is printed is decided here
+            with sigterm_as_interrupt(), _environment(_FULL, "1"):  # Hydra then raises instead of printing: what is printed is decided here
                 _compose_and_run(name, job, "1" if asked_for_all else None)
         except KeyboardInterrupt:
             sys.exit(_say("stopped", 130))
@@ -176,11 +176,9 @@ def die_with_the_launcher() -> None:
     if launcher is None or os.getppid() != int(launcher):
         return
 
-    def watch() -> None:
-        while os.getppid() == int(launcher):
-            time.sleep(1)
+    def end() -> None:
         os.killpg(0, signal.SIGTERM)  # the launcher gave the job a group of its own: other ranks and loader workers too
         time.sleep(10)
         os.killpg(0, signal.SIGKILL)
 
-    threading.Thread(target=watch, daemon=True, name="launcher-watch").start()
+    when_orphaned(int(launcher), end)

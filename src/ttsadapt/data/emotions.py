@@ -1,6 +1,6 @@
 """One vocabulary for the emotions of all corpora; what a corpus itself says stays in `Utterance.label`."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 
 EMOTIONS = (
     "neutral",
@@ -47,6 +47,16 @@ def common(label: str, own: Mapping[str, str]) -> str | None:
 
     `own` is the user's: it goes first, and its emotions need not be in the vocabulary.
     """
-    plain = "_".join(label.lower().replace("-", " ").split())
+    plain = _plain(label)
     chosen = own.get(label) or {k.lower(): v for k, v in own.items()}.get(plain)
     return chosen or (COMMON.get(plain) if plain else "neutral")
+
+
+def meant(name: str, known: Collection[str]) -> str:
+    """For messages: which of `known` an emotion of another name is, where the table above tells, else "<one of these>"."""
+    emotion = COMMON.get(_plain(name), "")
+    return emotion if emotion in known else "<one of these>"
+
+
+def _plain(label: str) -> str:
+    return "_".join(label.lower().replace("-", " ").split())

@@ -13,7 +13,7 @@ from typing import Any
 
 from ttsadapt.artifacts import Artifact
 from ttsadapt.data import manifest
-from ttsadapt.data.bringing.engine import DUPLICATES, REJECTED, read_rejected
+from ttsadapt.data.bringing.engine import ALIGNMENT, DUPLICATES, REJECTED, read_rejected
 from ttsadapt.data.corpora.base import Corpus
 from ttsadapt.data.utterance import Utterance
 from ttsadapt.errors import DataError, UserError
@@ -103,12 +103,13 @@ def card(sets: dict[str, list[Utterance]], folder: Path) -> dict[str, Any]:
     """Of "<set>.<split>", and what was refused and is there twice, as the files of `folder` have it."""
     phones = {split_stress(phone.symbol)[0] for part in sets.values() for u in part for phone in u.phones}
     rejected = Counter(r.kind for r in read_rejected(folder / REJECTED))
-    twice = folder / DUPLICATES
+    twice, aligned = folder / DUPLICATES, folder / ALIGNMENT
     return {
         "sets": {name: _summary(part) for name, part in sets.items()},
         "phones": sorted(phones),
         "rejected": dict(rejected.most_common()),
         "duplicates": read_json(twice) if twice.is_file() else [],
+        "alignment": read_json(aligned) if aligned.is_file() else None,
     }
 
 

@@ -1,9 +1,7 @@
 """Lines of a script, spoken by espeak-ng into audio files, on several processes with the same result as on one."""
 
 import hashlib
-import multiprocessing
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -16,6 +14,7 @@ from ttsadapt.data.espeak import PAUSE, RATE, Speech, engine
 from ttsadapt.data.pcm import resample, write_wav
 from ttsadapt.data.styles import Style, in_voice, voice_quality
 from ttsadapt.data.utterance import Phone, Utterance
+from ttsadapt.processes import workers
 
 _CHUNK = 16
 _WORTH_A_PROCESS = 60
@@ -53,8 +52,7 @@ def render(lines: Sequence[Line], folder: Path, rate: int, seed: int, processes:
     if processes < 2:
         yield from bar(map(say, lines))
         return
-    # Spawned, not forked: the parent may hold threads of torch by now. The workers import nothing heavy.
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+    with workers(processes) as pool:  # they import nothing heavy
         yield from bar(pool.map(say, lines, chunksize=_CHUNK))
 
 

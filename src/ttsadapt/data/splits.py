@@ -1,7 +1,8 @@
 """Which of train, valid and test a recording of a user's own belongs to: nothing that is tested is learnt, whatever the set."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import ClassVar
@@ -85,7 +86,8 @@ def check_fractions(fractions: Sequence[float]) -> None:
 
 
 def assign(found: Sequence[Found], fractions: Sequence[float], rule: Rule) -> tuple[list[Found], list[Rejected]]:
-    """Fill in every missing split: by a hash of the sentence (or speaker), so it depends on no order and no machine.
+    """Fill in every missing split: by a hash of the sentence (or speaker), so it depends on no order and no machine, and evenly over the
+    emotions of a set as far as whole sentences can be.
 
     Splits that are given are kept; a sentence follows the split that it has elsewhere, recordings with the same samples and those of one
     `group` stay together. "ood" is for tests only. What still has its unit or its samples in two splits is left out of one and returned.
@@ -100,11 +102,14 @@ def assign(found: Sequence[Found], fractions: Sequence[float], rule: Rule) -> tu
     for name in sorted({f.set for f in free}, key=SETS.index):
         units = {together.of(f) for f in (*given, *free) if f.set == name}
         new = sorted(units - known.keys(), key=lambda unit: (digest(unit[1]), unit))
+        felt: dict[Unit, set[str]] = {}
+        for one in (f for f in (*given, *free) if f.set == name):
+            felt.setdefault(together.of(one), set()).add(one.utterance.emotion)
         if name == "ood":
             known |= dict.fromkeys(new, "test")
         elif new:
             there = f"the {name} set has {len(units)} different {new[0][0]}s"
-            known |= _divide(new, [known[u] for u in units & known.keys()], fractions, there)
+            known |= _divide(list(_evenly(new, felt)), [known[u] for u in units & known.keys()], fractions, there)
     divided = [replace(f, split=known[together.of(f)]) for f in free]
     assigned, shared = _apart([*given, *divided], rule)
     leaks = [*left_out, *shared]
@@ -173,6 +178,31 @@ def _strangers(found: Sequence[Found]) -> None:
     for one in found:
         if one.set == "unseen" and (other := heard.get(name := one.utterance.speaker)):
             raise DataError(f"{one.where}: {name!r} is to be unseen but speaks in the {other.set}, at {other.where}: take one of them out")
+
+
+def _evenly(units: Sequence[Unit], felt: Mapping[Unit, set[str]]) -> Iterator[Unit]:
+    """In an order whose every beginning has emotions in nearly the proportions of the whole; units with the same ones as they came."""
+    kinds: dict[tuple[str, ...], list[Unit]] = {}
+    for unit in units:
+        kinds.setdefault(tuple(sorted(felt[unit])), []).append(unit)
+    if len(kinds) == 1:  # a large corpus without emotions: nothing to weigh
+        yield from units
+        return
+    of_all = Counter(emotion for kind, some in kinds.items() for emotion in kind * len(some))
+    place = {unit: i for i, unit in enumerate(units)}
+    left = {kind: iter(some) for kind, some in kinds.items()}
+    following = {kind: next(some) for kind, some in left.items()}
+    had, whole = Counter[str](), len(units)
+    for count in range(1, whole + 1):
+        # What brings the squared distance from `count` shares of each emotion down most; in whole numbers, the same on every machine.
+        gain = {kind: sum(2 * (count * of_all[e] - had[e] * whole) - whole for e in kind) for kind in following}
+        kind = min(following, key=lambda k: (-gain[k], place[following[k]]))
+        yield following[kind]
+        had.update(kind)
+        if (after := next(left[kind], None)) is None:
+            del following[kind]
+        else:
+            following[kind] = after
 
 
 def _divide(free: list[Unit], taken: list[str], fractions: Sequence[float], told: str) -> dict[Unit, str]:

@@ -57,7 +57,8 @@ class Aligner(ABC):
         if not 0 <= least < 1:
             raise ConfigError(f"least is {least}: give 0 (keep everything) to 1")
         self.cache, self.least = Path(cache_folder), least
-        self._sure: list[float] = []
+        self.sure: list[float] = []
+        """confidence of every alignment so far"""
         self._learnt = ""
 
     @abstractmethod
@@ -120,8 +121,8 @@ class Aligner(ABC):
         return {"why": "", "phones": found.phones, "words": found.words, "confidence": found.confidence}
 
     def _tell(self, confidence: float) -> None:
-        self._sure.append(confidence)
-        if len(self._sure) == _SOME and (middle := median(self._sure)) < self.poor:
+        self.sure.append(confidence)
+        if len(self.sure) == _SOME and (middle := median(self.sure)) < self.poor:
             tqdm.write(f"alignments are uncertain (median confidence {middle:.2f} of the first {_SOME}); {self.remedy}".rstrip("; "))
 
     @cached_property

@@ -2,13 +2,13 @@
 
 import csv
 import json
-import multiprocessing
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
 
 import soundfile
 from tqdm import tqdm
@@ -22,8 +22,9 @@ from ttsadapt.data.utterance import Utterance
 from ttsadapt.errors import DataError
 from ttsadapt.files import digest, write_json
 from ttsadapt.machine import cores
+from ttsadapt.processes import workers
 
-REJECTED, DUPLICATES = "rejected.csv", "duplicates.json"
+REJECTED, DUPLICATES, ALIGNMENT = "rejected.csv", "duplicates.json", "alignment.json"
 _JOURNAL = "journal.jsonl"
 _CHUNK = 8
 _WORTH_A_PROCESS = 60
@@ -35,7 +36,7 @@ _LONGEST_NAME = 180
 
 
 def bring_in(found: Iterable[Found | Rejected], folder: Path, how: Bringing) -> None:
-    """Write audio, manifests, `rejected.csv` and `duplicates.json` below `folder`.
+    """Write audio, manifests, `rejected.csv`, `duplicates.json` and, where phones were aligned, `alignment.json` below `folder`.
 
     Raises DataError when nothing is left, and when what is left cannot be divided: before any audio is read where that is known by then.
     """
@@ -46,9 +47,11 @@ def bring_in(found: Iterable[Found | Rejected], folder: Path, how: Bringing) -> 
         listed = list(take(_pieces(listed, how.segments)))
     listed = list(take(_unique(listed)))
     assign(listed, how.fractions, how.rule)  # hours later it would raise the same
-    brought = list(take(_brought(listed, folder, how)))
+    brought = list(take(_once(_brought(listed, folder, how))))
     if how.align is not None:
-        brought = list(take(_aligned(brought, how.align)))
+        whole = brought
+        brought = list(take(_aligned(whole, how.align)))
+        write_json(folder / ALIGNMENT, _alignment(whole, brought, how.align))
     if brought:
         brought, leaks = assign(brought, how.fractions, how.rule)
         rejected += leaks
@@ -127,6 +130,24 @@ def _brought(found: Sequence[Found], folder: Path, how: Bringing) -> Iterator[Fo
             )
 
 
+def _once(brought: Iterable[Found | Rejected]) -> Iterator[Found | Rejected]:
+    """The same samples with the same text and the same of everything else are one recording: the first by id is kept.
+
+    Given splits are left as they are, what they share is another matter (`splits`); and so is what is said of the samples otherwise.
+    """
+    first: dict[tuple[Any, ...], str] = {}
+    for one in brought:
+        if isinstance(one, Found):
+            u = one.utterance
+            same = (one.part, u.hash, one.sentence, u.speaker, u.emotion, u.language, tuple(turn.id for turn in u.context))
+            if other := first.get(same):
+                told = f"{one.where}: the same recording with the same text as {other}: left out; record what was meant, or remove it"
+                yield Rejected(one.where, "duplicate recording", told)
+                continue
+            first[same] = one.where
+        yield one
+
+
 def _place(folder: Path, one: Found) -> Path:
     return folder / "wavs" / one.set / f"{one.utterance.id}.wav"
 
@@ -156,8 +177,7 @@ def _fresh(found: Sequence[Found], places: Sequence[Path], how: Bringing) -> Ite
     if processes < 2:
         yield from map(do, found, places)
         return
-    # Spawned, not forked: the parent may hold threads of torch by now. The workers import nothing heavy.
-    with ProcessPoolExecutor(processes, multiprocessing.get_context("spawn")) as pool:
+    with workers(processes) as pool:  # they import nothing heavy
         yield from pool.map(do, found, places, chunksize=_CHUNK)
 
 
@@ -210,6 +230,16 @@ def _aligned(found: Sequence[Found], aligner: Aligner) -> Iterator[Found | Rejec
     for one in tqdm(found, "aligning", unit="utt", leave=False):
         timed = one.utterance if one.utterance.phones else aligner.times(one.utterance)
         yield replace(timed, where=one.where) if isinstance(timed, Rejected) else replace(one, utterance=timed)
+
+
+def _alignment(found: Sequence[Found], aligned: Sequence[Found], aligner: Aligner) -> dict[str, Any]:
+    """How many had times of phones already, how many were aligned and left out, and how sure the aligner was of all it tried."""
+    given, sure = sum(bool(one.utterance.phones) for one in found), sorted(aligner.sure)
+    least = quantiles(sure, n=10)[0] if len(sure) > 1 else None
+    return {
+        "given": given, "aligned": len(aligned) - given, "left_out": len(found) - len(aligned),
+        "median": median(sure) if sure else None, "tenth": least, "poor": aligner.poor,
+    }  # fmt: skip
 
 
 # -- what is written

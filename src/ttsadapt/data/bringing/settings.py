@@ -34,6 +34,14 @@ class Aligner(Protocol):
     def phones(self) -> bool:
         """Of phones, or of words alone?"""
 
+    @property
+    def sure(self) -> Sequence[float]:
+        """0 to 1, of each utterance so far whose text could be laid along it, in order."""
+
+    @property
+    def poor(self) -> float:
+        """A median of `sure` below this says that something is wrong."""
+
     def fit(self, utterances: Sequence[Utterance]) -> None:
         """Learn from what is to be aligned, where it learns from that at all: all of it, before the first of `times`."""
 

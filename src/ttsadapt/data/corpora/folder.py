@@ -9,9 +9,10 @@ from typing import Any
 from ttsadapt.data.bringing.settings import Bringing
 from ttsadapt.data.corpora.listed import Listed
 from ttsadapt.data.found import Found, Rejected
+from ttsadapt.data.layouts.recognised import recognised
 from ttsadapt.data.recordings import Recordings
 from ttsadapt.data.splits import check_role
-from ttsadapt.errors import ConfigError
+from ttsadapt.errors import ConfigError, DataError
 
 
 class Folder(Listed):
@@ -47,6 +48,15 @@ class Folder(Listed):
         return super().settings() | {"folders": read}
 
     def found(self) -> Iterator[Found | Rejected]:
+        """Raises DataError also where nothing can be used and the folder is a corpus with a layout of its own."""
+        usable = False
+        for one in self._listed():
+            usable = usable or isinstance(one, Found)
+            yield one
+        if not usable and (name := recognised(self.path)):
+            raise DataError(f"{self.path} has no recording with a text beside it, but it looks like a public corpus: data={name} reads it")
+
+    def _listed(self) -> Iterator[Found | Rejected]:
         for role, recordings in self.folders.items():
             for one in recordings.found(role):
                 if len(self.folders) == 1 or isinstance(one, Rejected):

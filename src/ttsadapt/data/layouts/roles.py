@@ -68,6 +68,9 @@ class Roles:
         kept = _limited(kept, self.limit) if self.limit else kept
         cast = [replace(f, set=self._set(f.utterance)) for f in kept]
         if cast and self.target.given and not any(f.set == "target" for f in cast):
+            if any(self.target.takes(f.utterance) for f in kept):
+                both = f"all of target ({_said(self.target)}) is also asked for as unseen ({_said(self.unseen)})"
+                raise DataError(f"{both}, which is held out of training: take it out of one of them")
             raise DataError(f"target: no utterance has all of {_said(self.target)} and is not unseen: leave some of it out")
         return cast
 

@@ -3,7 +3,6 @@
 import hashlib
 import inspect
 import os
-import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -28,6 +27,7 @@ from ttsadapt.data.prepare import PreparedCorpus
 from ttsadapt.data.utterance import Utterance
 from ttsadapt.errors import CheckpointError, ConfigError, DataError, UserError
 from ttsadapt.files import content_hash, digest, write_text
+from ttsadapt.stopping import STOPPED, call
 
 
 class Run(Artifact):
@@ -56,8 +56,9 @@ class Run(Artifact):
         config = self.folder / "config.yaml"
         write_text(config, OmegaConf.to_yaml(self.cfg, resolve=True))
         alone = os.environ | {LAUNCHER: str(os.getpid())}  # and its own group: however this process is killed, the other one ends
-        if subprocess.run([sys.executable, "-m", "ttsadapt.job", str(config)], env=alone, start_new_session=True).returncode:
-            raise UserError(f"the run {self.folder} that this one needs has failed: its message is above")
+        if code := call([sys.executable, "-m", "ttsadapt.job", str(config)], alone):
+            why = "was stopped: the same command goes on from here" if code in STOPPED else "has failed: its message is above"
+            raise UserError(f"the run {self.folder} that this one needs {why}")
 
     def build(self, folder: Path) -> None:
         raise AssertionError("a run fills its own folder")

@@ -6,10 +6,12 @@ from omegaconf import OmegaConf
 
 from ttsadapt.config.app import die_with_the_launcher, quiet_output
 from ttsadapt.errors import UserError
+from ttsadapt.stopping import Stopped, stop_on_signals
 
 
 def main() -> int:
     die_with_the_launcher()
+    stop_on_signals()
     quiet_output()
     from ttsadapt.run import train
 
@@ -19,6 +21,8 @@ def main() -> int:
     except UserError as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    except Stopped as error:  # whoever waits for this run says so
+        return error.code
     return 0
 
 

@@ -1,7 +1,7 @@
 """One run from its config to its summary: skip if done, train or resume, speak, score, write down what happened."""
 
 import os
-import traceback
+import signal
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from ttsadapt.config.base import untuned_config
 from ttsadapt.config.identity import code_hash, run_folder, run_id, status
 from ttsadapt.data.features import FeatureSet
 from ttsadapt.data.module import AdaptationData
-from ttsadapt.errors import ConfigError, DataError, UserError
+from ttsadapt.errors import ConfigError, DataError
 from ttsadapt.evaluation import told
 from ttsadapt.files import digest, replacing, write_json, write_text
 from ttsadapt.learner import Learner, adapt, idle
@@ -28,6 +28,7 @@ from ttsadapt.loggers.base import RunLogger, Used
 from ttsadapt.metrics.available import assembled
 from ttsadapt.provenance import Stopwatch, provenance
 from ttsadapt.scoring import judge_needs, score_run
+from ttsadapt.stopping import last_words
 from ttsadapt.strategies.base import Mix, Strategy, Study, generator
 from ttsadapt.trainer import build_loggers, build_trainer, device_of
 from ttsadapt.where.clash import refuse_certain_clashes
@@ -60,9 +61,8 @@ def train(cfg: DictConfig, locked: bool = False) -> float | None:
         try:
             return _train(cfg, folder)
         except BaseException as error:
-            line = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-            head = {"status": "failed", "run_id": run_id(cfg), "study": cfg.study, "name": name_of(cfg)}
-            write_json(folder / "summary.json", head | {"error": line, "traceback": traceback.format_exc()})
+            head = {"run_id": run_id(cfg), "study": cfg.study, "name": name_of(cfg)}
+            write_json(folder / "summary.json", head | last_words(error))
             raise
 
 
@@ -101,6 +101,7 @@ def _train(cfg: DictConfig, folder: Path) -> float | None:
         try:
             trainer.fit(learner, data, ckpt_path=str(last) if cfg.resume and last.is_file() else None, weights_only=True)
         except BaseException:
+            getattr(trainer.strategy.launcher, "kill", lambda number: None)(signal.SIGKILL)  # the other ranks
             for logger in loggers:
                 logger.finish(failed=True)
             raise

@@ -55,7 +55,8 @@ def device_of(accelerator: str, devices: Any = 1) -> torch.device:
 
 def quiet() -> None:
     """What Lightning says to everybody, at every start, twice: devices, tips. Its warnings about a run stay."""
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero", "lightning.pytorch.utilities.seed"):
+    ranks = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero", "lightning.pytorch.utilities.seed")
+    for name in (*ranks, "lightning.pytorch.trainer.connectors.signal_connector"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # Frozen parts are in eval mode on purpose.
     warnings.filterwarnings("ignore", message="Found .* module.* in eval mode")

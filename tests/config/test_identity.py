@@ -133,7 +133,7 @@ def test_status(tmp_path):
     assert status(tmp_path / "no") == "missing"
     (tmp_path / "checkpoints").mkdir()
     assert status(tmp_path) == "partial"
-    for said in ("finished", "failed"):
+    for said in ("finished", "failed", "stopped"):
         write_json(tmp_path / "summary.json", {"status": said})
         assert status(tmp_path) == said
     (tmp_path / "summary.json").write_text('{"status": "fini')

@@ -2,13 +2,10 @@
 
 import re
 import shutil
-import signal
 import subprocess
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -38,14 +35,12 @@ class Sweep:
     def run(self) -> str | None:
         """Until every job is over; what failed, in one line, or None."""
         self._skip()
-        with _sigterm_as_interrupt():
-            try:
-                self._work()
-            except BaseException:
-                stop(self.jobs)
-                over = self._count("finished") + self._count("skipped")
-                self.screen.line(f"{over} of {len(self.jobs)} runs are finished: the same command goes on from here")
-                raise
+        try:
+            self._work()
+        except BaseException:
+            stop(self.jobs)
+            self.screen.line(f"{self._count('finished') + self._count('skipped')} of {len(self.jobs)} runs are finished")
+            raise
         for job in self.jobs:
             self._hand_back(job)
         return self._conclude()
@@ -175,18 +170,3 @@ def duration(seconds: float) -> str:
 def shown(path: Path) -> str:
     """Relative to the current folder where it lies below it."""
     return str(path.relative_to(Path.cwd())) if path.is_relative_to(Path.cwd()) else str(path)
-
-
-@contextmanager
-def _sigterm_as_interrupt() -> Iterator[None]:
-    def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

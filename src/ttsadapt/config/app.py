@@ -16,6 +16,7 @@ from omegaconf import DictConfig
 
 from ttsadapt.errors import UserError
 from ttsadapt.files import write_json
+from ttsadapt.stopping import GOES_ON, Stopped, exit_code, stop_on_signals
 
 Job = Callable[[DictConfig], Any]
 
@@ -29,14 +30,15 @@ def command(name: str, job: Job) -> Callable[[], None]:
 
     def main() -> None:
         die_with_the_launcher()
+        stop_on_signals()
         quiet_output()
         asked_for_all = os.environ.get(_FULL) == "1"
         try:
             refuse_unknown_flags(sys.argv[1:])
             with _environment(_FULL, "1"):  # Hydra then raises instead of printing: what is printed is decided here
                 _compose_and_run(name, job, "1" if asked_for_all else None)
-        except KeyboardInterrupt:
-            sys.exit(_say("stopped", 130))
+        except (Stopped, KeyboardInterrupt) as error:
+            sys.exit(_say(GOES_ON, exit_code(error)))
         except Exception as error:
             sys.exit(_report(error, asked_for_all))
 

@@ -11,8 +11,9 @@ from hydra.core.utils import JobReturn
 from omegaconf import OmegaConf
 
 from hydra_plugins.ttsadapt_launcher import _jobs
-from hydra_plugins.ttsadapt_launcher._jobs import Job, environment, quoted
+from hydra_plugins.ttsadapt_launcher._jobs import Job, environment
 from hydra_plugins.ttsadapt_launcher._sweep import Screen, duration, names
+from ttsadapt.config.plain import quoted
 
 APP = """
 import os, sys, time

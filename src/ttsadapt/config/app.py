@@ -35,6 +35,7 @@ def command(name: str, job: Job) -> Callable[[], None]:
         asked_for_all = os.environ.get(_FULL) == "1"
         try:
             refuse_unknown_flags(sys.argv[1:])
+            sys.argv[1:] = _plain(sys.argv[1:], name)  # where Hydra reads them, and ranks of a distributed run
             with _environment(_FULL, "1"):  # Hydra then raises instead of printing: what is printed is decided here
                 _compose_and_run(name, job, "1" if asked_for_all else None)
         except (Stopped, KeyboardInterrupt) as error:
@@ -58,6 +59,12 @@ def refuse_unknown_flags(arguments: list[str]) -> None:
             raise UserError(f"there is no option {name}{hint(name, known)}")
 
 
+def _plain(arguments: list[str], name: str) -> list[str]:
+    from ttsadapt.config.plain import plain
+
+    return plain(arguments, name)
+
+
 def quiet_output() -> None:
     """In a log a progress bar is a line every ten seconds, not a line for every step; speechbrain keeps its settings to itself."""
     logging.getLogger("speechbrain.utils.quirks").setLevel(logging.WARNING)
@@ -71,6 +78,7 @@ def _compose_and_run(name: str, job: Job, full: str | None) -> None:
     from ttsadapt.config import paths
     from ttsadapt.config.resolvers import register
     from ttsadapt.config.schema import check
+    from ttsadapt.config.writing import unwritable
 
     def task(cfg: DictConfig) -> Any:
         with _environment(_FULL, full):
@@ -78,7 +86,7 @@ def _compose_and_run(name: str, job: Job, full: str | None) -> None:
                 check(cfg, name)
                 return _kept(job(cfg))
             except Exception as error:
-                line = _user_line(error)
+                line = _user_line(error) or unwritable(error, cfg)
                 _forget_empty(Path(cfg.paths.outputs))
                 if line is not None and not full and not _sweeping():
                     raise SystemExit(_say(line, 1)) from error  # past Hydra, which would add a line of its own
@@ -119,9 +127,10 @@ def _sweeping() -> bool:
 
 def _report(error: Exception, everything: bool) -> int:
     from ttsadapt.config.errors import one_line
+    from ttsadapt.config.writing import no_folder
 
     in_job = getattr(error, "__ttsadapt_job__", False)
-    line = None if everything else _user_line(error) if in_job else one_line(error)
+    line = None if everything else _user_line(error) if in_job else one_line(error) or no_folder(error)
     if line is not None:
         return _say(line, 1)
     if isinstance(error, BrokenPipeError) and not in_job:  # `--help | head`

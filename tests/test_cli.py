@@ -111,6 +111,13 @@ MISTAKES = {
     "strategy=lora,kd": "strategy=lora,kd has commas: write 'strategy=[lora,kd]' for a list",
     "lora": "cannot read 'lora': no = in it",
     "trainer.max_steps=???": "trainer.max_steps has no value: add trainer.max_steps=...",
+    "data.path=x": "there is no key data.path: the chosen data (Embedded) has no path: choose one that has it, data=cremad, emodb, ",
+    "backbone.path=x": "there is no key backbone.path: the chosen backbone (FastSpeech2) has no path: choose one",
+    "data.bring.trim=3": "data.bring.trim: there is no key data.bring: the chosen data (Embedded) has no bring: choose one",
+    "strategy.ewc.strength=2": "strategy.ewc.strength: there is no key strategy.ewc: add ewc to strategy=[lora]",
+    "prefix.half=true": "there is no key prefix.half: no prefix is chosen: choose one that has it, prefix=auto, disk, memory",
+    "trainer.devces=2": "there is no key trainer.devces: did you mean 'trainer.devices'?",
+    "only.speaker=0011": "only.speaker='0011' does not fit: list[str] or null is wanted: write only.speaker=[0011]",
     "--hlep": "there is no option --hlep: did you mean '--help'?",
 }
 

@@ -35,6 +35,8 @@ def command(name: str, job: Job) -> Callable[[], None]:
         asked_for_all = os.environ.get(_FULL) == "1"
         try:
             refuse_unknown_flags(sys.argv[1:])
+            if {"-h", "--help"} & set(sys.argv[1:]):
+                return _help(name)
             sys.argv[1:] = _plain(sys.argv[1:], name)  # where Hydra reads them, and ranks of a distributed run
             with _environment(_FULL, "1"):  # Hydra then raises instead of printing: what is printed is decided here
                 _compose_and_run(name, job, "1" if asked_for_all else None)
@@ -57,6 +59,12 @@ def refuse_unknown_flags(arguments: list[str]) -> None:
         short = not name.startswith("--") and any(name.startswith(k) for k in known if not k.startswith("--"))
         if not short and not any(k.startswith(name) for k in known):
             raise UserError(f"there is no option {name}{hint(name, known)}")
+
+
+def _help(name: str) -> None:
+    from ttsadapt.config.helping import told
+
+    print(told(name, sys.argv[1:]))
 
 
 def _plain(arguments: list[str], name: str) -> list[str]:

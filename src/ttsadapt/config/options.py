@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import Container, DictConfig, OmegaConf
 
 from ttsadapt.config import paths
 
@@ -22,7 +22,7 @@ def groups() -> set[str]:
     return {f.name for f in paths.conf().iterdir() if f.is_dir()} | {"experiments"}
 
 
-def elsewhere(key: str, root: DictConfig) -> str | None:
+def elsewhere(key: str, root: Container) -> str | None:
     """What to choose so that the dotted `key`, which `root` lacks, is there; None when no option of a group has it."""
     parts = key.split(".")
     for cut in range(len(parts) - 1, 0, -1):

@@ -30,7 +30,7 @@ from ttsadapt.provenance import Stopwatch, provenance
 from ttsadapt.scoring import judge_needs, score_run
 from ttsadapt.stopping import last_words
 from ttsadapt.strategies.base import Mix, Strategy, Study, generator
-from ttsadapt.trainer import build_loggers, build_trainer, device_of
+from ttsadapt.trainer import build_loggers, build_trainer, device_of, refuse_hardware
 from ttsadapt.where.clash import refuse_certain_clashes
 
 
@@ -67,7 +67,9 @@ def train(cfg: DictConfig, locked: bool = False) -> float | None:
 
 
 def refuse_impossible(cfg: DictConfig) -> None:
-    """ConfigError when no strategy of this config can train anything, or one is sure to train what another keeps."""
+    """ConfigError when this machine cannot train so, no strategy can train anything, or one is sure to train what another keeps."""
+    if cfg.strategy:
+        refuse_hardware(cfg)
     strategies = {name: instantiate(node) for name, node in sorted(cfg.strategy.items())}
     if strategies and not any(s.claims for s in strategies.values()):
         raise ConfigError(idle(strategies))

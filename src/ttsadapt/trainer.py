@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 import torch
 from hydra.utils import instantiate
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from ttsadapt.callbacks.checkpoint import Checkpoints, SafeCheckpointIO
@@ -43,7 +44,6 @@ def build_trainer(
 def device_of(accelerator: str, devices: Any = 1) -> torch.device:
     """Where Lightning would train with these words of a config, on the first of several devices. ConfigError when it is not here."""
     from lightning.fabric import Fabric
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     several = isinstance(devices, Sequence) and not isinstance(devices, str)
     try:
@@ -51,6 +51,19 @@ def device_of(accelerator: str, devices: Any = 1) -> torch.device:
     except (MisconfigurationException, RuntimeError, ValueError, ImportError) as error:
         line = str(error).strip().partition("\n")[0]
         raise ConfigError(f"accelerator={accelerator} is not on this machine ({line}): give auto or cpu") from error
+
+
+def refuse_hardware(cfg: DictConfig) -> None:
+    """ConfigError when Lightning cannot train here as `cfg.trainer` says; nothing is started or moved anywhere."""
+    quiet()
+    asked = {name: cfg.trainer[name] for name in ("accelerator", "devices", "strategy", "precision")}
+    off = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    try:
+        L.Trainer(**{k: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for k, v in asked.items()}, **off)
+    except (MisconfigurationException, RuntimeError, ValueError, ImportError) as error:
+        line = " ".join(str(error).split()).rstrip(".!")
+        told = " ".join(f"trainer.{name}={value}" for name, value in asked.items())
+        raise ConfigError(f"{told} cannot train on this machine ({line}): give auto, or what is here") from error
 
 
 def quiet() -> None:

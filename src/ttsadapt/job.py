@@ -4,7 +4,7 @@ import sys
 
 from omegaconf import OmegaConf
 
-from ttsadapt.config.app import die_with_the_launcher, quiet_output
+from ttsadapt.config.app import die_with_the_launcher, quiet_output, say
 from ttsadapt.errors import UserError
 from ttsadapt.stopping import Stopped, stop_on_signals
 
@@ -19,8 +19,7 @@ def main() -> int:
     try:
         train(config, locked=True)  # type: ignore[arg-type]
     except UserError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 1
+        return say(str(error), 1)
     except Stopped as error:  # whoever waits for this run says so
         return error.code
     return 0

@@ -56,10 +56,10 @@ def device_of(accelerator: str, devices: Any = 1) -> torch.device:
 def refuse_hardware(cfg: DictConfig) -> None:
     """ConfigError when Lightning cannot train here as `cfg.trainer` says; nothing is started or moved anywhere."""
     quiet()
-    asked = {name: cfg.trainer[name] for name in ("accelerator", "devices", "strategy", "precision")}
-    off = dict.fromkeys(("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary"), False)
+    every: dict[str, Any] = OmegaConf.to_container(cfg.trainer, resolve=True)  # type: ignore[assignment]
+    asked = {name: every[name] for name in ("accelerator", "devices", "strategy", "precision")}
     try:
-        L.Trainer(**{k: OmegaConf.to_container(v) if OmegaConf.is_config(v) else v for k, v in asked.items()}, **off)
+        L.Trainer(**asked, logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
     except (MisconfigurationException, RuntimeError, ValueError, ImportError) as error:
         line = " ".join(str(error).split()).rstrip(".!")
         told = " ".join(f"trainer.{name}={value}" for name, value in asked.items())

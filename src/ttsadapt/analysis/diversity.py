@@ -15,11 +15,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from omegaconf import DictConfig
-from tqdm import tqdm
 
 from ttsadapt.analysis.base import Analysis
 from ttsadapt.analysis.recorded import Array, Clip, clip, phones, quality, quality_is_known, rate
 from ttsadapt.analysis.verdict import Gates, verdict
+from ttsadapt.bars import Bar
 from ttsadapt.data.utterance import Utterance
 from ttsadapt.errors import ConfigError, DataError, UserError
 from ttsadapt.files import replacing, write_json
@@ -113,14 +113,14 @@ class Diversity(Analysis):
 
     def measured(self, utterances: Sequence[Utterance], cache: Path) -> dict[str, Measured]:
         """By speaker, and last of all of them together; what is kept in `cache` is not measured again."""
-        clips = {u.id: clip(u, cache) for u in tqdm(utterances, "measuring", unit="utt", leave=False)}
+        clips = {u.id: clip(u, cache) for u in Bar(utterances, "measuring", unit="utt", leave=False)}
         by_speaker: dict[str, list[Utterance]] = defaultdict(list)
         for utterance in utterances:
             by_speaker[utterance.speaker].append(utterance)
         if self.clips and not quality_is_known():
             print("DNS-MOS is left out: pip install speechmos onnxruntime librosa")
         judged = {s: subset(of, self.clips) if self.clips and quality_is_known() else [] for s, of in sorted(by_speaker.items())}
-        with tqdm(total=sum(map(len, judged.values())), desc="DNS-MOS", unit="clip", leave=False) as bar:
+        with Bar(total=sum(map(len, judged.values())), desc="DNS-MOS", unit="clip", leave=False) as bar:
             heard: dict[str, list[float]] = {s: [] for s in judged}
             for speaker, some in judged.items():
                 for utterance in some:

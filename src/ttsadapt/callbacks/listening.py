@@ -10,9 +10,9 @@ import lightning as L
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
-from tqdm import tqdm
 
 from ttsadapt.backbones.base import Backbone
+from ttsadapt.bars import Bar
 from ttsadapt.callbacks.state import untouched
 from ttsadapt.data.utterance import Utterance
 from ttsadapt.learner import Learner
@@ -100,7 +100,7 @@ class Listening(L.Callback):
     def _spoken(self, backbone: Backbone, utterances: Sequence[Utterance], where: str) -> dict[str, Tensor]:
         """{utterance id: (samples,) at the backbone's own rate, which clipping must be looked for at}"""
         requests = [replace(backbone.frontend.request(u), seed=self.seed) for u in utterances]
-        with tqdm(total=len(requests), desc=f"listening to {where}", unit="utt", leave=False) as bar:
+        with Bar(total=len(requests), desc=f"listening to {where}", unit="utt", leave=False) as bar:
             waves = backbone.synthesize(requests, bar.update)
         return {u.id: wave.detach().float().cpu() for u, wave in zip(utterances, waves)}
 

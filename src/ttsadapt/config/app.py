@@ -41,7 +41,7 @@ def command(name: str, job: Job) -> Callable[[], None]:
             with _environment(_FULL, "1"):  # Hydra then raises instead of printing: what is printed is decided here
                 _compose_and_run(name, job, "1" if asked_for_all else None)
         except (Stopped, KeyboardInterrupt) as error:
-            sys.exit(_say(GOES_ON, exit_code(error)))
+            sys.exit(say(GOES_ON, exit_code(error)))
         except Exception as error:
             sys.exit(_report(error, asked_for_all))
 
@@ -74,7 +74,7 @@ def _plain(arguments: list[str], name: str) -> list[str]:
 
 
 def quiet_output() -> None:
-    """In a log a progress bar is a line every ten seconds, not a line for every step; speechbrain keeps its settings to itself."""
+    """In a log a library's progress bar is drawn every ten seconds, not at every step; speechbrain keeps its settings to itself."""
     logging.getLogger("speechbrain.utils.quirks").setLevel(logging.WARNING)
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_MININTERVAL", "10")
@@ -97,7 +97,7 @@ def _compose_and_run(name: str, job: Job, full: str | None) -> None:
                 line = _user_line(error) or unwritable(error, cfg)
                 _forget_empty(Path(cfg.paths.outputs))
                 if line is not None and not full and not _sweeping():
-                    raise SystemExit(_say(line, 1)) from error  # past Hydra, which would add a line of its own
+                    raise SystemExit(say(line, 1)) from error  # past Hydra, which would add a line of its own
                 error.__ttsadapt_job__ = True  # type: ignore[attr-defined]
                 raise
 
@@ -140,12 +140,13 @@ def _report(error: Exception, everything: bool) -> int:
     in_job = getattr(error, "__ttsadapt_job__", False)
     line = None if everything else _user_line(error) if in_job else one_line(error) or no_folder(error)
     if line is not None:
-        return _say(line, 1)
+        return say(line, 1)
     if isinstance(error, BrokenPipeError) and not in_job:  # `--help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     if in_job and not everything:
         _trim(error)
+    _clear()
     traceback.print_exception(error)
     return 1
 
@@ -158,9 +159,19 @@ def _user_line(error: Exception) -> str | None:
     return " ".join(str(cause).split()) if cause is not None else None
 
 
-def _say(line: str, code: int) -> int:
+def say(line: str, code: int) -> int:
+    """Prints why a command ends with `code`, and gives it back."""
+    _clear()
     print(f"error: {line}" if code == 1 else line, file=sys.stderr, flush=True)
     return code
+
+
+def _clear() -> None:
+    """What is said begins on a line of its own: no bar stands before it."""
+    if "tqdm" in sys.modules:
+        from ttsadapt.bars import close_all
+
+        close_all()
 
 
 def _trim(error: Exception) -> None:

@@ -59,4 +59,4 @@ def test_an_error_begins_on_a_line_of_its_own(kind, monkeypatch, capsys, tmp_pat
 
     with pytest.raises(SystemExit):
         command("train", job)()
-    assert capsys.readouterr().err.splitlines()[-1] == "error: no"
+    assert capsys.readouterr().err.split("\n")[-2] == "error: no"

@@ -16,13 +16,13 @@ from ttsadapt.artifacts import ensure
 from ttsadapt.assembly import Assembly, Run, run_lock
 from ttsadapt.callbacks.samples import Samples
 from ttsadapt.choice import checkpoints_of, choose, direction, listen, listeners, refuse_best_of_none, refuse_unknown_monitor
-from ttsadapt.config.base import untuned_config
+from ttsadapt.config.base import untuned_config, write_config
 from ttsadapt.config.identity import code_hash, run_folder, run_id, status
 from ttsadapt.data.features import FeatureSet
 from ttsadapt.data.module import AdaptationData
 from ttsadapt.errors import ConfigError, DataError
 from ttsadapt.evaluation import told
-from ttsadapt.files import digest, replacing, write_json, write_text
+from ttsadapt.files import digest, replacing, write_json
 from ttsadapt.learner import Learner, adapt, idle
 from ttsadapt.loggers.base import RunLogger, Used
 from ttsadapt.metrics.available import assembled
@@ -78,7 +78,7 @@ def refuse_impossible(cfg: DictConfig) -> None:
 
 def _train(cfg: DictConfig, folder: Path) -> float | None:
     _prepare_process(cfg)
-    write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+    write_config(cfg, folder)
     assembly = Assembly(cfg)
     metrics = assembled(cfg.metric)
     ears = listeners(cfg) if cfg.strategy else {}

@@ -49,7 +49,7 @@ def _experiment(name: str) -> DictConfig:
         why = str(error).removeprefix(f"experiments={name}: ")
         if name not in (there := options("experiments")) and why.startswith("there is no such option"):
             bases = [other for other in there if "base" in PurePosixPath(other).name]
-            why = f"there is no such option{hint(name, bases)} (in TTSADAPT_CONFIG_DIR: folders with experiments/ of your own)"
+            why = f"there is no such option{hint(name, bases)}; for one of your own, set TTSADAPT_CONFIG_DIR to where experiments/ is"
         raise ConfigError(f"base={name}: {why}") from error
 
 

@@ -11,6 +11,7 @@ from textwrap import dedent
 
 import pytest
 
+from ttsadapt.config.app import say
 from ttsadapt.errors import UserError
 from ttsadapt.stopping import GOES_ON, Stopped, call, last_words
 
@@ -117,3 +118,11 @@ def test_what_is_waited_for_ends_with_the_wait(tmp_path, monkeypatch):
         call(["sh", str(tmp_path / "child.sh")], dict(os.environ))
     pid = int((tmp_path / "pid").read_text())
     until(lambda: over(pid))
+
+
+def test_one_rank_says_that_all_are_stopped(monkeypatch, capsys):
+    assert say("stopped", 143) == 143 and capsys.readouterr().err == "stopped\n"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    monkeypatch.setenv("LOCAL_RANK", "1")
+    assert say("stopped", 143) == 143 and capsys.readouterr().err == ""
+    assert say("no", 1) == 1 and capsys.readouterr().err == "error: no\n"

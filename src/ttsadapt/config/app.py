@@ -162,8 +162,13 @@ def _user_line(error: Exception) -> str | None:
 def say(line: str, code: int) -> int:
     """Prints why a command ends with `code`, and gives it back."""
     _clear()
-    print(f"error: {line}" if code == 1 else line, file=sys.stderr, flush=True)
+    if code == 1 or not _other_rank():  # all ranks of a run are stopped, one says so
+        print(f"error: {line}" if code == 1 else line, file=sys.stderr, flush=True)
     return code
+
+
+def _other_rank() -> bool:
+    return "WORLD_SIZE" in os.environ and os.environ.get("LOCAL_RANK", "0") != "0"
 
 
 def _clear() -> None:

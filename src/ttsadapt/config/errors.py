@@ -73,7 +73,7 @@ def _ambiguous(message: str) -> str:
 def _unreadable(error: OverrideParseException) -> str:
     reason = [line for line in error.message.splitlines() if line and not line.startswith(("Error parsing", "See "))]
     told = " ".join(reason[:1]).replace("missing EQUAL at '<EOF>'", "no = in it")
-    return f"cannot read {error.override!r}: {told}; write key=value, lists as [a,b], and quote it for the shell"
+    return f"cannot read {error.override!r}: {told}; write key=value, lists as [a,b], a text with such signs as 'key=\"...\"'"
 
 
 def _unknown_key(error: OmegaConfBaseException, outer: BaseException) -> str:

@@ -35,6 +35,32 @@ def test_a_device_that_is_not_here_is_one_line(monkeypatch):
             device_of(name)
 
 
+@pytest.mark.parametrize(
+    ("asked", "why"),
+    [
+        (("accelerator=gpu", "devices=2"), "No supported gpu backend found"),
+        (("accelerator=warp",), "warp"),
+        (("accelerator=cpu", "strategy=ddq"), "ddq"),
+        (("accelerator=cpu", "devices=0"), "."),
+    ],
+)
+def test_what_cannot_train_here_is_refused_before_anything_is_made(asked, why, mini, monkeypatch):
+    from ttsadapt.run import train
+
+    monkeypatch.setattr(cuda, "num_cuda_devices", lambda: 0)
+    cfg = mini("study=hardware", *(f"trainer.{key}" for key in asked))
+    with pytest.raises(ConfigError, match=f"^trainer.accelerator={cfg.trainer.accelerator} .*{why}.*: give auto, or what is here$") as told:
+        train(cfg)
+    assert "\n" not in str(told.value) and not run_folder(cfg).exists()
+
+
+def test_what_can_train_here_is_not_refused(mini):
+    from ttsadapt.trainer import refuse_hardware
+
+    for asked in (["accelerator=cpu", "devices=2", "strategy=ddp"], ["accelerator=auto"], ["precision=bf16-mixed"]):
+        refuse_hardware(mini(*(f"trainer.{key}" for key in asked)))
+
+
 def test_the_untuned_model_and_every_command_speak_on_it(mini, accelerators, monkeypatch, tmp_path):
     from ttsadapt import finished, matrix, sweeping
     from ttsadapt.run import train

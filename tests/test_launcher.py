@@ -11,8 +11,9 @@ from hydra.core.utils import JobReturn
 from omegaconf import OmegaConf
 
 from hydra_plugins.ttsadapt_launcher import _jobs
-from hydra_plugins.ttsadapt_launcher._jobs import Job, environment, quoted
+from hydra_plugins.ttsadapt_launcher._jobs import Job, environment
 from hydra_plugins.ttsadapt_launcher._sweep import Screen, duration, names
+from ttsadapt.config.plain import quoted
 
 APP = """
 import os, sys, time
@@ -103,8 +104,8 @@ def test_nothing_runs_on_when_the_launcher_is_stopped(sweep, number):
     said = process.communicate(timeout=30)[0]
     until(lambda: not alive(pid), seconds=20)
     if number != signal.SIGKILL:
-        assert process.returncode == 130
-        assert "0 of 1 runs are finished: the same command goes on from here" in said
+        assert process.returncode == 128 + number
+        assert said.endswith("0 of 1 runs are finished\nstopped: the same command goes on from here\n")
 
 
 DDP = """

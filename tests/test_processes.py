@@ -15,18 +15,20 @@ POOL = r"""
 import os
 import sys
 import time
-from ttsadapt.processes import sigterm_as_interrupt, workers
+from ttsadapt.processes import workers
+from ttsadapt.stopping import Stopped, stop_on_signals
 
 def work(name):
     os.write(1, f"{os.getpid()}\n".encode())  # in one piece
     time.sleep(0.2)
 
 if __name__ == "__main__":
+    stop_on_signals()
     try:
-        with sigterm_as_interrupt(), workers(2) as pool:
+        with workers(2) as pool:
             list(pool.map(work, range(1000)))
-    except KeyboardInterrupt:
-        sys.exit(130)
+    except Stopped as error:
+        sys.exit(error.code)
 """
 
 
@@ -41,7 +43,7 @@ def test_workers_go_with_their_parent(tmp_path, number):
     begun = time.monotonic()
     _, error = process.communicate(timeout=20)  # until the last of them closes the pipe
     assert time.monotonic() - begun < 5
-    assert len(pids) == 2 and process.returncode == (-number if number == signal.SIGKILL else 130)
+    assert len(pids) == 2 and process.returncode == (-number if number == signal.SIGKILL else 128 + number)
     assert "Traceback" not in error
 
 

@@ -60,7 +60,7 @@ def two(mini, produced):
         with pytest.raises(KeyboardInterrupt):
             follow(cfg)
     assert status(run_folder(first)) == "finished" and status(run_folder(second)) == "missing"
-    assert status(run_folder(cfg)) == "failed"
+    assert status(run_folder(cfg)) == "stopped"
     at = (run_folder(first) / "checkpoints" / "last.ckpt").stat().st_mtime_ns
     follow(cfg)
     assert (run_folder(first) / "checkpoints" / "last.ckpt").stat().st_mtime_ns == at

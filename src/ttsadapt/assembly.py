@@ -3,7 +3,6 @@
 import hashlib
 import inspect
 import os
-import subprocess
 import sys
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
@@ -20,7 +19,7 @@ from safetensors.torch import load_file
 from ttsadapt.artifacts import Artifact, ensure
 from ttsadapt.backbones.base import SOURCE, TARGET, Backbone, Frontend
 from ttsadapt.config.app import LAUNCHER
-from ttsadapt.config.base import base_config, lineage
+from ttsadapt.config.base import base_config, lineage, write_config
 from ttsadapt.config.identity import run_folder, status
 from ttsadapt.data import manifest
 from ttsadapt.data.features import Features, FeatureSet
@@ -29,7 +28,8 @@ from ttsadapt.data.ondemand import MANY, OnDemand
 from ttsadapt.data.prepare import PreparedCorpus
 from ttsadapt.data.utterance import Utterance
 from ttsadapt.errors import CheckpointError, ConfigError, DataError, UserError
-from ttsadapt.files import content_hash, digest, write_text
+from ttsadapt.files import content_hash, digest
+from ttsadapt.stopping import STOPPED, call
 
 
 class Run(Artifact):
@@ -59,11 +59,11 @@ class Run(Artifact):
             else "scoring the untuned model"
         )
         print(self.says or f"first, and only once: {steps}, in {self.folder}", flush=True)
-        config = self.folder / "config.yaml"
-        write_text(config, OmegaConf.to_yaml(self.cfg, resolve=True))
+        write_config(self.cfg, self.folder)
         alone = os.environ | {LAUNCHER: str(os.getpid())}  # and its own group: however this process is killed, the other one ends
-        if subprocess.run([sys.executable, "-m", "ttsadapt.job", str(config)], env=alone, start_new_session=True).returncode:
-            raise UserError(f"the run {self.folder} that this one needs has failed: its message is above")
+        if code := call([sys.executable, "-m", "ttsadapt.job", str(self.folder)], alone):
+            why = "was stopped: the same command goes on from here" if code in STOPPED else "has failed: its message is above"
+            raise UserError(f"the run {self.folder} that this one needs {why}")
 
     def build(self, folder: Path) -> None:
         raise AssertionError("a run fills its own folder")

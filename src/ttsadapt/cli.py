@@ -30,7 +30,8 @@ examples:
   ttsadapt report study=quickstart                          the page again
   ttsadapt synthesize run=quickstart/<run id> text="Hello there."
 
-`ttsadapt <command> --help` lists the options of a command. A mistake is told in one line; HYDRA_FULL_ERROR=1 tells all.
+`ttsadapt <command> --help` lists a command's keys and groups, `--help data=folder` the keys of an option.
+A mistake is told in one line; HYDRA_FULL_ERROR=1 tells all.
 Tab completion: eval "$(ttsadapt -sc install=bash)"   (also zsh and fish)"""
 
 

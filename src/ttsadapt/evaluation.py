@@ -11,9 +11,9 @@ import soundfile
 import torch
 from threadpoolctl import threadpool_limits
 from torch import Tensor
-from tqdm import tqdm
 
 from ttsadapt.artifacts import Artifact, ensure
+from ttsadapt.bars import Bar
 from ttsadapt.data import audio as recordings
 from ttsadapt.data.pcm import resample
 from ttsadapt.data.utterance import Utterance
@@ -54,7 +54,7 @@ def score_set(
         metric.open(corpus_folder, cache)
     rows: list[Row] = []
     with reproducible(), threadpool_limits(1):
-        for utterance in tqdm(utterances, f"scoring {name}", unit="utt", leave=False, disable=not progress):
+        for utterance in Bar(utterances, f"scoring {name}", unit="utt", leave=False, disable=not progress):
             if utterance.id not in audio:
                 raise DataError(f"{name}: no clip of {utterance.id!r}: synthesise the set again")
             clip = spoken(audio[utterance.id])
@@ -210,7 +210,7 @@ class References(Artifact):
 
     def _resynthesised(self, utterances: Sequence[Utterance], folder: Path, name: str) -> dict[str, Path]:
         audio: dict[str, Path] = {}
-        for utterance in tqdm(utterances, f"resynthesising {name}", unit="utt", leave=False):
+        for utterance in Bar(utterances, f"resynthesising {name}", unit="utt", leave=False):
             audio[utterance.id] = folder / f"{utterance.id}.wav"
             coded = self.resynthesize(recordings.load(utterance.audio, self.sample_rate))
             recordings.save(audio[utterance.id], coded, self.sample_rate)

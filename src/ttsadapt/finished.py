@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import torch
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig
 from safetensors.torch import save_file
 
 from ttsadapt.adapters import merged
@@ -17,7 +17,7 @@ from ttsadapt.assembly import Assembly, Run, restore
 from ttsadapt.backbones.base import Request
 from ttsadapt.backbones.knobs import decoding
 from ttsadapt.choice import scored_weights
-from ttsadapt.config.base import untuned_config
+from ttsadapt.config.base import read_config, untuned_config
 from ttsadapt.config.identity import run_folder
 from ttsadapt.config.overrides import put_onto
 from ttsadapt.data.audio import save
@@ -34,8 +34,7 @@ from ttsadapt.trainer import device_of
 
 def restored(folder: Path, device: torch.device | str = "cpu") -> tuple[Assembly, Learner]:
     """A run's tuned model, from its folder alone, on the `device`."""
-    cfg = OmegaConf.load(folder / "config.yaml")
-    assembly = Assembly(cfg)  # type: ignore[arg-type]
+    assembly = Assembly(read_config(folder))
     ensure(*assembly.corpora)
     ensure(*assembly.needs())
     return assembly, _tuned(assembly, folder).to(device)
@@ -51,7 +50,7 @@ def _tuned(assembly: Assembly, folder: Path) -> Learner:
 
 def leave(run: Path, place: Path) -> None:
     """What others go on from, into `place`: model.safetensors, adapters merged in, and frontend.pt with every voice enrolled so far."""
-    assembly = Assembly(OmegaConf.load(run / "config.yaml"))  # type: ignore[arg-type]
+    assembly = Assembly(read_config(run))
     ensure(*assembly.corpora)
     ensure(*assembly.needs())
     before = set(assembly.base.backbone.state_dict())

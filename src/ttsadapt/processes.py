@@ -43,20 +43,3 @@ def _dependent(parent: int) -> None:
     """Of a worker: Ctrl-C goes to all processes of a terminal, and it is the parent that ends the pool."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     when_orphaned(parent, lambda: os._exit(1))  # the main thread may wait in a lock of the pool for ever
-
-
-@contextmanager
-def sigterm_as_interrupt() -> Iterator[None]:
-    """SIGTERM ends the block as Ctrl-C does: what is open is closed, what was started is stopped."""
-
-    def interrupt(number: int, frame: Any) -> None:
-        raise KeyboardInterrupt
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, interrupt)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

@@ -1,7 +1,7 @@
 """One run from its config to its summary: skip if done, train or resume, speak, score, write down what happened."""
 
 import os
-import traceback
+import signal
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -16,20 +16,21 @@ from ttsadapt.artifacts import ensure
 from ttsadapt.assembly import Assembly, Run, run_lock
 from ttsadapt.callbacks.samples import Samples
 from ttsadapt.choice import checkpoints_of, choose, direction, listen, listeners, refuse_best_of_none, refuse_unknown_monitor
-from ttsadapt.config.base import untuned_config
+from ttsadapt.config.base import untuned_config, write_config
 from ttsadapt.config.identity import code_hash, run_folder, run_id, status
 from ttsadapt.data.features import FeatureSet
 from ttsadapt.data.module import AdaptationData
-from ttsadapt.errors import ConfigError, DataError, UserError
+from ttsadapt.errors import ConfigError, DataError
 from ttsadapt.evaluation import told
-from ttsadapt.files import digest, replacing, write_json, write_text
+from ttsadapt.files import digest, replacing, write_json
 from ttsadapt.learner import Learner, adapt, idle
 from ttsadapt.loggers.base import RunLogger, Used
 from ttsadapt.metrics.available import assembled
 from ttsadapt.provenance import Stopwatch, provenance
 from ttsadapt.scoring import judge_needs, refuse_unknown_sets, score_run
+from ttsadapt.stopping import last_words
 from ttsadapt.strategies.base import Mix, Strategy, Study, generator
-from ttsadapt.trainer import build_loggers, build_trainer, device_of
+from ttsadapt.trainer import build_loggers, build_trainer, device_of, refuse_hardware
 from ttsadapt.where.clash import refuse_certain_clashes
 
 _LOOKED_AT = 100
@@ -63,14 +64,15 @@ def train(cfg: DictConfig, locked: bool = False) -> float | None:
         try:
             return _train(cfg, folder)
         except BaseException as error:
-            line = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-            head = {"status": "failed", "run_id": run_id(cfg), "study": cfg.study, "name": name_of(cfg)}
-            write_json(folder / "summary.json", head | {"error": line, "traceback": traceback.format_exc()})
+            head = {"run_id": run_id(cfg), "study": cfg.study, "name": name_of(cfg)}
+            write_json(folder / "summary.json", head | last_words(error))
             raise
 
 
 def refuse_impossible(cfg: DictConfig) -> None:
-    """ConfigError when no strategy of this config can train anything, or one is sure to train what another keeps."""
+    """ConfigError when this machine cannot train so, no strategy can train anything, or one is sure to train what another keeps."""
+    if cfg.strategy:
+        refuse_hardware(cfg)
     strategies = {name: instantiate(node) for name, node in sorted(cfg.strategy.items())}
     if strategies and not any(s.claims for s in strategies.values()):
         raise ConfigError(idle(strategies))
@@ -85,7 +87,7 @@ def refuse_unusable(assembly: Assembly) -> None:
 
 def _train(cfg: DictConfig, folder: Path) -> float | None:
     _prepare_process(cfg)
-    write_text(folder / "config.yaml", OmegaConf.to_yaml(cfg, resolve=True))
+    write_config(cfg, folder)
     assembly = Assembly(cfg)
     metrics = assembled(cfg.metric)
     ears = listeners(cfg) if cfg.strategy else {}
@@ -117,6 +119,7 @@ def _train(cfg: DictConfig, folder: Path) -> float | None:
         try:
             trainer.fit(learner, data, ckpt_path=str(last) if cfg.resume and last.is_file() else None, weights_only=True)
         except BaseException:
+            getattr(trainer.strategy.launcher, "kill", lambda number: None)(signal.SIGKILL)  # the other ranks
             for logger in loggers:
                 logger.finish(failed=True)
             raise

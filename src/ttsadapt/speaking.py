@@ -7,10 +7,10 @@ from pathlib import Path
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ttsadapt.backbones.base import Backbone, Request
 from ttsadapt.backbones.ending import watched
+from ttsadapt.bars import Bar
 from ttsadapt.data.audio import save
 from ttsadapt.data.utterance import Utterance
 from ttsadapt.errors import ConfigError
@@ -23,7 +23,7 @@ def speak(
     """`folder/<utterance id><suffix>.wav` for every utterance; gives their paths by id. What was cut at the longest
     that the model may say is noted beside them."""
     requests = [replace(backbone.frontend.request(u), seed=seed) for u in utterances]
-    with tqdm(total=len(requests), desc=f"speaking {title}", unit="utt", leave=False) as bar, watched() as cut:
+    with Bar(total=len(requests), desc=f"speaking {title}", unit="utt", leave=False) as bar, watched() as cut:
         waves: list[Tensor] = backbone.synthesize(requests, bar.update)
     paths = {u.id: folder / f"{u.id}{suffix}.wav" for u in utterances}
     for utterance, wave in zip(utterances, waves):
@@ -50,7 +50,7 @@ def clock(backbone: Backbone, utterances: Sequence[Utterance], folder: Path, see
     for request in requests[:1]:
         _timed(backbone, request, device)
     found = {}
-    for request in tqdm(requests, "speaking against the clock", unit="utt", leave=False):
+    for request in Bar(requests, "speaking against the clock", unit="utt", leave=False):
         first, last, samples = _timed(backbone, request, device)
         times = {"seconds": f"{last:.6f}", "first_audio": f"{first if streams else last:.6f}", "streamed": str(int(streams))}
         found[request.id] = times | {"duration": f"{samples / backbone.sample_rate:.6f}", "device": _named(device)}

@@ -1,6 +1,5 @@
 """A sequence of stages from its config to its matrix: each stage a run of its own, skipped if done, resumed if killed."""
 
-import traceback
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from ttsadapt.matrix import UNTUNED, Cell, Matrix, Model, Task, columns
 from ttsadapt.metrics.rows import Row, utterance_of, write_scores
 from ttsadapt.run import build_learner, name_of, refuse_impossible
 from ttsadapt.scoring import link
+from ttsadapt.stopping import last_words
 
 
 def follow(cfg: DictConfig) -> None:
@@ -39,10 +39,7 @@ def follow(cfg: DictConfig) -> None:
         try:
             _follow(cfg, stages, folder)
         except BaseException as error:
-            line = str(error) if isinstance(error, UserError) else f"{type(error).__name__}: {error}"
-            write_json(
-                folder / "summary.json", _head(cfg, stages) | {"status": "failed", "error": line, "traceback": traceback.format_exc()}
-            )
+            write_json(folder / "summary.json", _head(cfg, stages) | last_words(error))
             raise
 
 

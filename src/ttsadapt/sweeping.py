@@ -8,12 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from omegaconf import DictConfig, OmegaConf
-from tqdm import tqdm
 
 from ttsadapt.artifacts import ensure
 from ttsadapt.assembly import Assembly
 from ttsadapt.backbones.base import Backbone
 from ttsadapt.backbones.knobs import decoding, refuse_settings, settings
+from ttsadapt.bars import Bar
 from ttsadapt.config.overrides import put_onto
 from ttsadapt.errors import ConfigError
 from ttsadapt.evaluation import score_set
@@ -94,7 +94,7 @@ class Sweep:
         todo = [(name, seed) for name in told for seed in range(self.first, self.first + seeds) if self._lacking(name, seed)]
         if skipped := len(told) * seeds - len(todo):
             print(f"{skipped} of {len(told) * seeds} settings and seeds are scored already in {self.path}", flush=True)
-        for name, seed in tqdm(todo, "settings", unit="setting"):
+        for name, seed in Bar(todo, "settings", unit="setting"):
             lacking = self._lacking(name, seed)
             with decoding(self.backbone, told[name]):
                 audio = self._speech(name, seed, [metric for metric in lacking.values() if metric.timed])

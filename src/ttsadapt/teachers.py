@@ -9,11 +9,11 @@ from typing import Literal, Protocol, Self
 import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from tqdm import tqdm
 
 from ttsadapt.analysis.fisher import resting
 from ttsadapt.artifacts import Artifact
 from ttsadapt.backbones.base import Backbone, Batch, to_device
+from ttsadapt.bars import Bar
 from ttsadapt.data.features import FeatureSet
 from ttsadapt.entropies import softmax_
 from ttsadapt.errors import ConfigError, DataError
@@ -156,7 +156,7 @@ class Lessons(Artifact):
 
     def build(self, folder: Path) -> None:
         refuse_chance(self.backbone, self.features, self.keeping)
-        with tqdm(total=len(self.features), desc="teacher", unit="utt", leave=False) as bar:
+        with Bar(total=len(self.features), desc="teacher", unit="utt", leave=False) as bar:
             for batch in self.features.batches(self.frames):
                 for utterance, kept in predicted(self.backbone, batch, self.keeping):
                     save_file({n: self._narrow(t) for n, t in kept.items()}, folder / _file(utterance))

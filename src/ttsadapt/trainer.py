@@ -9,6 +9,7 @@ from typing import Any
 import lightning as L
 import torch
 from hydra.utils import instantiate
+from lightning.fabric.utilities.exceptions import MisconfigurationException
 from omegaconf import DictConfig, OmegaConf
 
 from ttsadapt.callbacks.checkpoint import Checkpoints, SafeCheckpointIO
@@ -43,7 +44,6 @@ def build_trainer(
 def device_of(accelerator: str, devices: Any = 1) -> torch.device:
     """Where Lightning would train with these words of a config, on the first of several devices. ConfigError when it is not here."""
     from lightning.fabric import Fabric
-    from lightning.fabric.utilities.exceptions import MisconfigurationException
 
     several = isinstance(devices, Sequence) and not isinstance(devices, str)
     try:
@@ -53,9 +53,23 @@ def device_of(accelerator: str, devices: Any = 1) -> torch.device:
         raise ConfigError(f"accelerator={accelerator} is not on this machine ({line}): give auto or cpu") from error
 
 
+def refuse_hardware(cfg: DictConfig) -> None:
+    """ConfigError when Lightning cannot train here as `cfg.trainer` says; nothing is started or moved anywhere."""
+    quiet()
+    every: dict[str, Any] = OmegaConf.to_container(cfg.trainer, resolve=True)  # type: ignore[assignment]
+    asked = {name: every[name] for name in ("accelerator", "devices", "strategy", "precision")}
+    try:
+        L.Trainer(**asked, logger=False, enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False)
+    except (MisconfigurationException, RuntimeError, ValueError, ImportError) as error:
+        line = " ".join(str(error).split()).rstrip(".!")
+        told = " ".join(f"trainer.{name}={value}" for name, value in asked.items())
+        raise ConfigError(f"{told} cannot train on this machine ({line}): give auto, or what is here") from error
+
+
 def quiet() -> None:
     """What Lightning says to everybody, at every start, twice: devices, tips. Its warnings about a run stay."""
-    for name in ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero", "lightning.pytorch.utilities.seed"):
+    ranks = ("lightning.pytorch.utilities.rank_zero", "lightning.fabric.utilities.rank_zero", "lightning.pytorch.utilities.seed")
+    for name in (*ranks, "lightning.pytorch.trainer.connectors.signal_connector"):
         logging.getLogger(name).setLevel(logging.WARNING)
     # Frozen parts are in eval mode on purpose.
     warnings.filterwarnings("ignore", message="Found .* module.* in eval mode")

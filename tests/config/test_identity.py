@@ -1,9 +1,10 @@
 import pytest
 from omegaconf import OmegaConf, open_dict
 
-from ttsadapt.config.base import base_config, untuned_config
+from ttsadapt.config.base import base_config, lineage, read_config, untuned_config, write_config
 from ttsadapt.config.identity import code_hash, made_by_other_code, run_folder, run_id, status
 from ttsadapt.config.schema import check
+from ttsadapt.config.stages import stage_configs
 from ttsadapt.errors import ConfigError
 from ttsadapt.files import write_json
 
@@ -129,11 +130,34 @@ def test_identity_survives_the_config_file(compose, tmp_path):
     assert run_folder(again) == tmp_path / "adhoc" / run_id(cfg)
 
 
+def test_a_run_knows_its_base_where_the_experiment_is_not_found(compose, tmp_path, monkeypatch):
+    """The experiment lay in a folder that another shell knows nothing of; or somebody has changed it since."""
+    own = tmp_path / "own" / "experiments" / "mine"
+    own.mkdir(parents=True)
+    (own / "short.yaml").write_text("# @package _global_\nbase: null\ntrain_on: source\nstudy: mine\ntrainer: {max_steps: 7}\n")
+    monkeypatch.setenv("TTSADAPT_CONFIG_DIR", str(tmp_path / "own"))
+    cfg = compose("base=mine/short", "stages=[{only.speaker:[a]},{only.speaker:[b]}]")
+    stages, folders = stage_configs(cfg), [tmp_path / "1", tmp_path / "2"]
+    for stage, folder in zip(stages, folders):
+        write_config(stage, folder)
+    known = [run_folder(run) for run, _ in lineage(stages[1])]
+    ids = [run_id(stage) for stage in stages]
+    monkeypatch.delenv("TTSADAPT_CONFIG_DIR")
+    with pytest.raises(ConfigError, match=r"^base=mine/short: there is no such option: there are quickstart/base, .*TTSADAPT_CONFIG_DIR"):
+        base_config(compose("base=mine/short"))
+    first, second = (read_config(folder) for folder in folders)
+    assert [run_folder(run) for run, _ in lineage(first)] == known[1:] and [run_folder(run) for run, _ in lineage(second)] == known
+    assert [run_id(first), run_id(second)] == ids and base_config(first).trainer.max_steps == 7
+    write_config(untuned_config(second), tmp_path / "untuned")  # as what one run asks of another
+    assert [run_folder(run) for run, _ in lineage(read_config(tmp_path / "untuned"))] == known
+    assert "base_config" not in (tmp_path / "untuned" / "config.yaml").read_text()
+
+
 def test_status(tmp_path):
     assert status(tmp_path / "no") == "missing"
     (tmp_path / "checkpoints").mkdir()
     assert status(tmp_path) == "partial"
-    for said in ("finished", "failed"):
+    for said in ("finished", "failed", "stopped"):
         write_json(tmp_path / "summary.json", {"status": said})
         assert status(tmp_path) == said
     (tmp_path / "summary.json").write_text('{"status": "fini')

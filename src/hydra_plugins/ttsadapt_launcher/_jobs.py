@@ -3,7 +3,6 @@
 import csv
 import json
 import os
-import re
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ from hydra.core.utils import JobReturn
 from omegaconf import DictConfig
 
 from ttsadapt.config.app import LAUNCHER
+from ttsadapt.config.plain import quoted
 
 State = Literal["waiting", "running", "finished", "skipped", "repeated", "failed"]
 
@@ -121,12 +121,6 @@ def environment(threads: int) -> dict[str, str]:
     """A clean start: no rank of an earlier distributed run, an equal share of the cores unless the user chose one."""
     kept = {k: v for k, v in os.environ.items() if k not in _DROPPED}
     return dict.fromkeys(_THREADS, str(threads)) | kept | {LAUNCHER: str(os.getpid())}
-
-
-def quoted(value: str) -> str:
-    """A string for Hydra's override grammar, where a backslash means something only before a quote."""
-    escaped = re.sub(r'(\\*)("|$)', lambda m: m[1] * 2 + ('\\"' if m[2] else ""), value)
-    return f'"{escaped}"'
 
 
 def tail(file: Path, size: int = 4096) -> str:

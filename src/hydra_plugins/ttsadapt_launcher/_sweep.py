@@ -13,8 +13,9 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig
 
-from hydra_plugins.ttsadapt_launcher._jobs import Job, environment, quoted, stop
+from hydra_plugins.ttsadapt_launcher._jobs import Job, environment, stop
 from ttsadapt.config.identity import made_by_other_code, status
+from ttsadapt.config.plain import quoted
 from ttsadapt.errors import UserError
 from ttsadapt.files import read_json
 from ttsadapt.machine import cores
@@ -39,8 +40,7 @@ class Sweep:
             self._work()
         except BaseException:
             stop(self.jobs)
-            over = self._count("finished") + self._count("skipped")
-            self.screen.line(f"{over} of {len(self.jobs)} runs are finished: the same command goes on from here")
+            self.screen.line(f"{self._count('finished') + self._count('skipped')} of {len(self.jobs)} runs are finished")
             raise
         for job in self.jobs:
             self._hand_back(job)

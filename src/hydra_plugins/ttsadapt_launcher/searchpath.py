@@ -9,7 +9,7 @@ from ttsadapt.config import paths
 
 
 class ExperimentsSource(FileConfigSource):
-    """Of a folder, experiments/ alone: `--help` and completion walk every group there is, and a checkout holds much else."""
+    """Of a folder, experiments/ alone: completion walks every group there is, and a checkout holds much else."""
 
     @staticmethod
     def scheme() -> str:

@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from omegaconf import DictConfig
-from tqdm import tqdm
 
 from ttsadapt.analysis.base import Analysis
 from ttsadapt.analysis.recorded import Array, Clip, clip, phones, quality, quality_is_known, rate
 from ttsadapt.analysis.verdict import Gates, verdict
+from ttsadapt.bars import Bar
 from ttsadapt.data.utterance import Utterance
 from ttsadapt.errors import ConfigError, DataError, UserError
 from ttsadapt.files import replacing, write_json
@@ -121,7 +121,7 @@ class Diversity(Analysis):
 
     def measured(self, utterances: Sequence[Utterance], cache: Path) -> dict[str, Measured]:
         """By speaker, and last of all of them together; what is kept in `cache` is not measured again."""
-        clips = {u.id: clip(u, cache) for u in tqdm(utterances, "measuring", unit="utt", leave=False)}
+        clips = {u.id: clip(u, cache) for u in Bar(utterances, "measuring", unit="utt", leave=False)}
         by_speaker: dict[str, list[Utterance]] = defaultdict(list)
         for utterance in utterances:
             by_speaker[utterance.speaker].append(utterance)
@@ -130,7 +130,7 @@ class Diversity(Analysis):
         judged = {s: subset(of, self.clips) if self.clips and quality_is_known() else [] for s, of in sorted(by_speaker.items())}
         some = [utterance for of in judged.values() for utterance in of]
         with ThreadPoolExecutor(cores()) as pool:  # the network leaves Python's lock
-            heard = iter(list(tqdm(pool.map(partial(quality, cache=cache), some), "DNS-MOS", len(some), unit="clip", leave=False)))
+            heard = iter(list(Bar(pool.map(partial(quality, cache=cache), some), "DNS-MOS", len(some), unit="clip", leave=False)))
         made = {s: Measured(by_speaker[s], [clips[u.id] for u in by_speaker[s]], list(islice(heard, len(judged[s])))) for s in judged}
         every = Measured(list(utterances), list(clips.values()), [q for of in made.values() for q in of.quality])
         return made | {ALL if ALL not in made else _ALL_OF_THEM: every}

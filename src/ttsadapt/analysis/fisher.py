@@ -17,11 +17,11 @@ from contextlib import contextmanager
 
 import torch
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from ttsadapt.adapters import base_parameters
 from ttsadapt.analysis.information import Diagonal, Information, Whole
 from ttsadapt.backbones.base import Backbone, Batch, to_device
+from ttsadapt.bars import Bar
 from ttsadapt.data.features import FeatureSet
 from ttsadapt.errors import DataError, UserError
 from ttsadapt.heads import Heads
@@ -40,7 +40,7 @@ def estimated(backbone: Backbone, batches: Iterable[Batch], generator: torch.Gen
     with measured(backbone):
         total: list[Information] = [kept.of(p) for p in weights.values()]
         mass = 0.0
-        for batch in tqdm(batches, "Fisher information", unit="batch", leave=False):
+        for batch in Bar(batches, "Fisher information", unit="batch", leave=False):
             heads = backbone(to_device(batch, device))
             if mass == 0:  # drawing from what is not finite ends some devices; weights that are not show in the first batch
                 _check(heads, batch)

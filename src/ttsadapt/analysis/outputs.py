@@ -7,11 +7,11 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from ttsadapt.analysis.fisher import resting
 from ttsadapt.analysis.ranking import Settings
 from ttsadapt.backbones.base import Backbone, to_device
+from ttsadapt.bars import Bar
 from ttsadapt.data.features import FeatureSet
 from ttsadapt.errors import ConfigError
 
@@ -26,7 +26,7 @@ def block_outputs(backbone: Backbone, features: FeatureSet, group: str, settings
     states: dict[str, Tensor] = {}
     size = 0
     with torch.no_grad(), resting(backbone), _listening(blocks) as heard:
-        progress = tqdm(total=len(features.ids), desc=f"outputs of {group} blocks", unit="utt", leave=False)
+        progress = Bar(total=len(features.ids), desc=f"outputs of {group} blocks", unit="utt", leave=False)
         for batch in features.batches(settings.frames):
             batch = to_device(batch, device)
             backbone(batch)

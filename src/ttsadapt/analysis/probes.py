@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from speechbrain.lobes.models.ECAPA_TDNN import AttentiveStatisticsPooling
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from tqdm import tqdm
 
 from ttsadapt.analysis.ranking import Settings
+from ttsadapt.bars import Bar
 
 States = dict[str, Tensor]
 """{utterance: (T, L, C)} block outputs"""
@@ -84,7 +84,7 @@ def _train(
     probes.to(device)
     steps = max(1, len(ids) // settings.batch)  # batches of an epoch, none smaller than `batch` where there are enough
     optimizer, scheduler = _optimizer(probes, settings, settings.epochs * steps)
-    for _ in tqdm(range(settings.epochs), "layer probes", unit="epoch", leave=False):
+    for _ in Bar(range(settings.epochs), "layer probes", unit="epoch", leave=False):
         for chosen in torch.randperm(len(ids), generator=generator).tensor_split(steps):
             some = [ids[k] for k in chosen.tolist()]
             x, lengths = _padded(states, some, device)

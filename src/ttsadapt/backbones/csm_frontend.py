@@ -10,13 +10,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ttsadapt.backbones.base import Batch, Frontend, Reference, Request
 from ttsadapt.backbones.frames import IGNORED, FrameCodec, Voices, amortised, drawn_labels, right_padded, shifted_in, supervised_at
 from ttsadapt.backbones.frames_text import ROLES, Text
 from ttsadapt.backbones.pacing import Pacing
 from ttsadapt.backbones.speakers import evenly
+from ttsadapt.bars import Bar
 from ttsadapt.data.audio import load
 from ttsadapt.data.utterance import Utterance, phone_times
 from ttsadapt.errors import CheckpointError, ConfigError, DataError, TooLong
@@ -91,7 +91,7 @@ class CsmFrontend(Frontend):
         chosen = [utterances[i] for i in evenly(len(utterances), self.recordings)]
 
         def recordings() -> Iterable[Tensor]:
-            for utterance in tqdm(chosen, "recordings", unit="utt", leave=False):
+            for utterance in Bar(chosen, "recordings", unit="utt", leave=False):
                 audio = load(utterance.audio, self.codec.sample_rate)
                 seconds = len(audio) / self.codec.sample_rate
                 paces.append(seconds * self.codec.rate / self.codec.levels / len(self.text.spoken(utterance)))

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from tqdm import tqdm
 
 from ttsadapt.backbones.base import Batch, Frontend, Request
 from ttsadapt.backbones.parts import places
 from ttsadapt.backbones.speakers import SpeakerStatistics, evenly, level, log_f0
 from ttsadapt.backbones.voices import Voices
+from ttsadapt.bars import Bar
 from ttsadapt.codecs.mel import MelSpectrogram
 from ttsadapt.data.audio import load
 from ttsadapt.data.emotions import meant
@@ -78,7 +78,7 @@ class FastSpeech2Frontend(Frontend):
     def _fit_scales(self, utterances: Sequence[Utterance]) -> None:
         self.scales = {}
         rows: dict[str, list[Tensor]] = {"pitch": [], "energy": [], "mel": []}
-        for utterance in tqdm(utterances, "pitch and energy", unit="utt", leave=False):
+        for utterance in Bar(utterances, "pitch and energy", unit="utt", leave=False):
             mel, durations, pitch = self._analysed(utterance)
             rows["pitch"].append(pitch[~pitch.isnan()])
             rows["energy"].append(phone_means(level(mel), durations))

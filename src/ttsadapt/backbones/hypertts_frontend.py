@@ -10,13 +10,13 @@ import librosa
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from tqdm import tqdm
 
 from ttsadapt.backbones.base import Batch, Request
 from ttsadapt.backbones.fastspeech2_frontend import FastSpeech2Frontend, frame_durations, interpolated, real
 from ttsadapt.backbones.pitch import SCALES, moments_of, wavelets
 from ttsadapt.backbones.speakers import evenly, log_f0
 from ttsadapt.backbones.voices import Voices
+from ttsadapt.bars import Bar
 from ttsadapt.data.audio import load
 from ttsadapt.data.espeak import PAUSE
 from ttsadapt.data.utterance import Phone, Utterance
@@ -124,7 +124,7 @@ class HyperTTSFrontend(FastSpeech2Frontend):
     def _measure(self, utterances: Sequence[Utterance]) -> None:
         """Means and deviations; the lowest and highest energy, in deviations, between which its bins lie."""
         rows: dict[str, list[Tensor]] = {"pitch": [], "energy": [], "mel": []}
-        for utterance in tqdm(utterances, "pitch and energy", unit="utt", leave=False):
+        for utterance in Bar(utterances, "pitch and energy", unit="utt", leave=False):
             audio = self._audio(utterance)
             mel, energy = self._spectrum(audio)
             pitch = log_f0(audio, self.mel)

@@ -5,13 +5,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ttsadapt.backbones.base import Request
 from ttsadapt.backbones.pacing import Pacing
 from ttsadapt.backbones.qwen_tts_tokens import Codec, SpeechTokenFrontend
 from ttsadapt.backbones.qwen_tts_vocabulary import Vocabulary
 from ttsadapt.backbones.speakers import SpeakerStatistics, evenly
+from ttsadapt.bars import Bar
 from ttsadapt.data.audio import load
 from ttsadapt.data.espeak import PAUSE
 from ttsadapt.data.utterance import Utterance, phone_times
@@ -68,7 +68,7 @@ class QwenTTSFrontend(SpeechTokenFrontend):
 
     def fit(self, utterances: Sequence[Utterance]) -> None:
         self.voices = self.speakers.fit(utterances) if self.speakers else {}
-        spoken = {u.id: self.spoken(u) for u in tqdm(utterances, "phones", unit="utt", leave=False)}
+        spoken = {u.id: self.spoken(u) for u in Bar(utterances, "phones", unit="utt", leave=False)}
         if self.pacing:
             self.pacing.fit(utterances, spoken)
         self._fit_codec([utterances[i] for i in evenly(len(utterances), self.recordings)], spoken)
@@ -83,7 +83,7 @@ class QwenTTSFrontend(SpeechTokenFrontend):
         paces: list[float] = []
 
         def recordings() -> Iterable[Tensor]:
-            for utterance in tqdm(utterances, "recordings", unit="utt", leave=False):
+            for utterance in Bar(utterances, "recordings", unit="utt", leave=False):
                 audio = load(utterance.audio, self.heard_rate)
                 paces.append(len(audio) / self.heard_rate * self.codec.rate / len(spoken[utterance.id]))
                 yield audio
@@ -109,7 +109,7 @@ class QwenTTSFrontend(SpeechTokenFrontend):
         for utterance in sorted(utterances, key=lambda u: u.id):
             if utterance.emotion not in self.timbres.get(utterance.speaker, {}):
                 groups.setdefault((utterance.speaker, utterance.emotion), []).append(utterance)
-        for (speaker, emotion), own in tqdm(groups.items(), "timbres", unit="voice", leave=False):
+        for (speaker, emotion), own in Bar(groups.items(), "timbres", unit="voice", leave=False):
             heard = [load(own[i].audio, self.heard_rate) for i in evenly(len(own), TIMBRE)]
             self.timbres.setdefault(speaker, {})[emotion] = torch.stack([self._told(audio)[0] for audio in heard]).mean(0)
 

@@ -6,13 +6,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ttsadapt.backbones.base import Reference, Request
 from ttsadapt.backbones.qwen_tts_phones import phones_of
 from ttsadapt.backbones.qwen_tts_tokens import Codec, SpeechTokenFrontend
 from ttsadapt.backbones.qwen_tts_vocabulary import NEUTTS, TokenizerVocabulary
 from ttsadapt.backbones.speakers import evenly
+from ttsadapt.bars import Bar
 from ttsadapt.data.audio import load
 from ttsadapt.data.utterance import Utterance
 from ttsadapt.errors import DataError
@@ -55,7 +55,7 @@ class NeuTTSFrontend(SpeechTokenFrontend):
     def fit(self, utterances: Sequence[Utterance]) -> None:
         """The model and its codec are pretrained: only the pace of the data's speech is learnt."""
         heard = [utterances[i] for i in evenly(len(utterances), self.recordings)]
-        paces = [seconds(u) * self.codec.rate / len(self.phones(u)) for u in tqdm(heard, "pace", unit="utt", leave=False)]
+        paces = [seconds(u) * self.codec.rate / len(self.phones(u)) for u in Bar(heard, "pace", unit="utt", leave=False)]
         if not paces:
             raise DataError("the data has no utterance to learn the pace of speech from")
         self.pace = (min(paces), sum(paces) / len(paces), max(paces))
@@ -70,7 +70,7 @@ class NeuTTSFrontend(SpeechTokenFrontend):
             known = utterance.emotion in self.references.get(utterance.speaker, {})
             if not known and self.shortest <= length <= self.longest and length > best.get(key, (0.0,))[0]:
                 best[key] = (length, utterance)
-        for (speaker, emotion), (_, utterance) in tqdm(best.items(), "references", unit="clip", leave=False):
+        for (speaker, emotion), (_, utterance) in Bar(best.items(), "references", unit="clip", leave=False):
             codes = self.codec.encode(load(utterance.audio, self.heard_rate))
             self.references.setdefault(speaker, {})[emotion] = Reference(self.phones(utterance), codes, utterance.language)
 

@@ -8,8 +8,8 @@ import pyworld
 import torch
 from torch import Tensor
 from torchaudio.functional import create_dct
-from tqdm import tqdm
 
+from ttsadapt.bars import Bar
 from ttsadapt.codecs.mel import MelSpectrogram
 from ttsadapt.data.audio import load
 from ttsadapt.data.utterance import Utterance
@@ -84,7 +84,7 @@ class SpeakerStatistics:
     def _raw(self, utterances: Sequence[Utterance]) -> dict[str, Tensor]:
         chosen = spread(utterances, self.recordings)
         rows: dict[str, list[Tensor]] = {}
-        for utterance in tqdm(chosen, "voices", unit="utt", leave=False, disable=not chosen):
+        for utterance in Bar(chosen, "voices", unit="utt", leave=False, disable=not chosen):
             audio = load(utterance.audio, self.mel.sample_rate)
             rows.setdefault(utterance.speaker, []).append(self.measure(audio))
         return {speaker: torch.stack(values).nanmean(0) for speaker, values in rows.items()}

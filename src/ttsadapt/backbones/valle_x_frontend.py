@@ -6,13 +6,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from tqdm import tqdm
 
 from ttsadapt.backbones.base import Batch, Frontend, Reference, Request
 from ttsadapt.backbones.pacing import Pacing
 from ttsadapt.backbones.speakers import evenly
 from ttsadapt.backbones.valle_x_generate import Prompt
 from ttsadapt.backbones.valle_x_prompts import Given, Prefix, Prompting
+from ttsadapt.bars import Bar
 from ttsadapt.data.audio import load
 from ttsadapt.data.utterance import Phone, Utterance, phone_times
 from ttsadapt.errors import CheckpointError, DataError, TooLong
@@ -91,7 +91,7 @@ class VALLEXFrontend(Frontend):
         return self.codec.rate / self.codec.levels
 
     def fit(self, utterances: Sequence[Utterance]) -> None:
-        spoken = {u.id: self.text.spoken(u) for u in tqdm(utterances, "phones", unit="utt", leave=False)}
+        spoken = {u.id: self.text.spoken(u) for u in Bar(utterances, "phones", unit="utt", leave=False)}
         self.text.fit(spoken.values(), {u.language for u in utterances})
         if self.pacing:
             self.pacing.fit(utterances, spoken)
@@ -100,7 +100,7 @@ class VALLEXFrontend(Frontend):
         chosen = [utterances[i] for i in evenly(len(utterances), self.recordings)]
 
         def recordings() -> Iterable[Tensor]:
-            for utterance in tqdm(chosen, "recordings", unit="utt", leave=False):
+            for utterance in Bar(chosen, "recordings", unit="utt", leave=False):
                 audio = load(utterance.audio, self.codec.sample_rate)
                 paces.append(len(audio) / self.codec.sample_rate * self.frame_rate / len(spoken[utterance.id]))
                 yield audio
@@ -119,7 +119,7 @@ class VALLEXFrontend(Frontend):
             if utterance.duration >= SHORTEST:
                 groups.setdefault((utterance.speaker, utterance.emotion), []).append(utterance)
         new = sorted(set(groups) - set(self.voices))
-        for voice in tqdm(new, "references", unit="voice", leave=False):
+        for voice in Bar(new, "references", unit="voice", leave=False):
             chosen = groups[voice][: self.kept]
             self.voices.append(voice)
             self._owners.append([u.id for u in chosen])

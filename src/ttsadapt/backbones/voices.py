@@ -13,10 +13,10 @@ import librosa
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
 from ttsadapt.backbones.official import OfficialFile
 from ttsadapt.backbones.speakers import spread
+from ttsadapt.bars import Bar
 from ttsadapt.codecs.speechbrain_hub import from_speechbrain
 from ttsadapt.data.audio import load
 from ttsadapt.data.utterance import Utterance
@@ -62,7 +62,7 @@ class EncodedVoices:
 
     def vectors(self, utterances: Sequence[Utterance]) -> dict[str, Tensor]:
         rows: dict[str, list[Tensor]] = {}
-        for utterance in tqdm(spread(utterances, self.recordings), "voices", unit="utt", leave=False):
+        for utterance in Bar(spread(utterances, self.recordings), "voices", unit="utt", leave=False):
             rows.setdefault(utterance.speaker, []).append(self.embed(load(utterance.audio, RATE)))
         return {speaker: torch.stack(values).mean(0) for speaker, values in rows.items()}
 

@@ -10,9 +10,9 @@ import lightning as L
 import torch
 from lightning.pytorch.trainer.states import TrainerFn
 from torch import Tensor
-from tqdm import tqdm
 
 from ttsadapt.backbones.base import Backbone
+from ttsadapt.bars import Bar
 from ttsadapt.callbacks.state import untouched
 from ttsadapt.data.utterance import Utterance
 from ttsadapt.learner import Learner
@@ -82,10 +82,10 @@ class Listening(L.Callback):
         pl_module.log_dict(values, rank_zero_only=False)
         self.times, self.seconds = self.times + 1, self.seconds + time.perf_counter() - started
         if trainer.is_global_zero:
-            tqdm.write(f"heard at step {trainer.global_step}: {self._told(values)}")
+            Bar.write(f"heard at step {trainer.global_step}: {self._told(values)}")
         if self.times == 1 and trainer.is_global_zero:
             count = sum(map(len, self.sentences.values()))
-            tqdm.write(f"listening to {count} sentences took {self.seconds:.1f} s; train_seconds leaves it out")
+            Bar.write(f"listening to {count} sentences took {self.seconds:.1f} s; train_seconds leaves it out")
 
     def _told(self, values: Mapping[str, float]) -> str:
         """ "target per 45.7 %, speaker 83.2 cos x 100; source per ..." """
@@ -110,7 +110,7 @@ class Listening(L.Callback):
     def _spoken(self, backbone: Backbone, utterances: Sequence[Utterance], where: str) -> dict[str, Tensor]:
         """{utterance id: (samples,) at the backbone's own rate, which clipping must be looked for at}"""
         requests = [replace(backbone.frontend.request(u), seed=self.seed) for u in utterances]
-        with tqdm(total=len(requests), desc=f"listening to {where}", unit="utt", leave=False) as bar:
+        with Bar(total=len(requests), desc=f"listening to {where}", unit="utt", leave=False) as bar:
             waves = backbone.synthesize(requests, bar.update)
         return {u.id: wave.detach().float().cpu() for u, wave in zip(utterances, waves)}
 

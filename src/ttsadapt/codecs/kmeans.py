@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from ttsadapt.bars import Bar
 from ttsadapt.codecs.griffin_lim import GriffinLim
 from ttsadapt.codecs.levels import LevelTokens
 from ttsadapt.codecs.mel import MelSpectrogram
@@ -77,7 +77,7 @@ class KMeansCodec(LevelTokens):
         generator = torch.Generator().manual_seed(self.seed)
         residual = vectors[torch.randperm(len(vectors), generator=generator)[: self.vectors]]
         self.codebooks = []
-        with tqdm(total=self.levels * self.iterations, desc="codec", unit="pass", leave=False) as bar:
+        with Bar(total=self.levels * self.iterations, desc="codec", unit="pass", leave=False) as bar:
             for start, stop in self.bands:
                 part = residual[..., start:stop].flatten(1)
                 codebook = cluster(part, self.codewords, self.iterations, generator, bar)
@@ -155,7 +155,7 @@ def nearest(vectors: Tensor, codebook: Tensor, chunk: int = 8192) -> Tensor:
     return torch.cat([torch.addmm(bias, part, codebook.T, alpha=-1).argmin(1) for part in vectors.split(chunk)])
 
 
-def cluster(vectors: Tensor, codewords: int, iterations: int, generator: torch.Generator, bar: tqdm) -> Tensor:
+def cluster(vectors: Tensor, codewords: int, iterations: int, generator: torch.Generator, bar: Bar) -> Tensor:
     """Lloyd's algorithm: (N, D) -> (codewords, D). A codeword that lost all its vectors starts again at a random one."""
 
     def draw(n: int) -> Tensor:

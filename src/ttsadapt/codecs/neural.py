@@ -12,8 +12,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from ttsadapt.bars import Bar
 from ttsadapt.codecs.convolutions import ResidualUnit, cut
 from ttsadapt.codecs.griffin_lim import GriffinLim
 from ttsadapt.codecs.kmeans import KMeansCodec
@@ -146,7 +146,7 @@ class NeuralCodec(LevelTokens):
         optimizer = torch.optim.AdamW(self.refiner.parameters(), self.lr, weight_decay=0.01)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.lr, total_steps=max(self.steps, 4), pct_start=0.15)
         self.refiner.train()
-        for _ in tqdm(range(self.steps), "codec decoder", unit="step", leave=False):
+        for _ in Bar(range(self.steps), "codec decoder", unit="step", leave=False):
             used = self.levels if torch.rand(()) < 0.6 else int(torch.randint(self.levels, ())) + 1
             rows = torch.multinomial(likely, BATCH, replacement=True).tolist()
             starts = [int(torch.rand(()) * max(len(codes[i]) - STEPS + 1, 1)) for i in rows]

@@ -11,8 +11,8 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from ttsadapt.bars import Bar
 from ttsadapt.codecs.convolutions import ChannelNorm, ResidualUnit, cut
 from ttsadapt.codecs.griffin_lim import GriffinLim
 from ttsadapt.codecs.mel import MelSpectrogram
@@ -159,7 +159,7 @@ class SemanticCodec:
         optimizer = torch.optim.AdamW(network.parameters(), self.lr, weight_decay=0.01)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, self.lr, total_steps=max(self.steps, 4), pct_start=0.15)
         network.train()
-        for step in tqdm(range(self.steps), "semantic codec", unit="step", leave=False):
+        for step in Bar(range(self.steps), "semantic codec", unit="step", leave=False):
             rows = torch.multinomial(likely, BATCH, replacement=True).tolist()
             starts = [int(torch.rand(()) * max(len(mels[i]) - SEGMENT + 1, 1)) for i in rows]
             heard, wanted = (torch.stack([cut(x[i], s, SEGMENT) for i, s in zip(rows, starts)]) for x in (relative, target))

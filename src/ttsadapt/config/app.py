@@ -15,7 +15,8 @@ from omegaconf import DictConfig
 
 from ttsadapt.errors import UserError
 from ttsadapt.files import write_json
-from ttsadapt.processes import sigterm_as_interrupt, when_orphaned
+from ttsadapt.processes import when_orphaned
+from ttsadapt.stopping import GOES_ON, Stopped, exit_code, stop_on_signals
 
 Job = Callable[[DictConfig], Any]
 
@@ -29,14 +30,18 @@ def command(name: str, job: Job) -> Callable[[], None]:
 
     def main() -> None:
         die_with_the_launcher()
+        stop_on_signals()
         quiet_output()
         asked_for_all = os.environ.get(_FULL) == "1"
         try:
             refuse_unknown_flags(sys.argv[1:])
-            with sigterm_as_interrupt(), _environment(_FULL, "1"):  # Hydra then raises instead of printing: what is printed is decided here
+            if {"-h", "--help"} & set(sys.argv[1:]):
+                return _help(name)
+            sys.argv[1:] = _plain(sys.argv[1:], name)  # where Hydra reads them, and ranks of a distributed run
+            with _environment(_FULL, "1"):  # Hydra then raises instead of printing: what is printed is decided here
                 _compose_and_run(name, job, "1" if asked_for_all else None)
-        except KeyboardInterrupt:
-            sys.exit(_say("stopped", 130))
+        except (Stopped, KeyboardInterrupt) as error:
+            sys.exit(say(GOES_ON, exit_code(error)))
         except Exception as error:
             sys.exit(_report(error, asked_for_all))
 
@@ -56,8 +61,20 @@ def refuse_unknown_flags(arguments: list[str]) -> None:
             raise UserError(f"there is no option {name}{hint(name, known)}")
 
 
+def _help(name: str) -> None:
+    from ttsadapt.config.helping import told
+
+    print(told(name, sys.argv[1:]))
+
+
+def _plain(arguments: list[str], name: str) -> list[str]:
+    from ttsadapt.config.plain import plain
+
+    return plain(arguments, name)
+
+
 def quiet_output() -> None:
-    """In a log a progress bar is a line every ten seconds, not a line for every step; speechbrain keeps its settings to itself."""
+    """In a log a library's progress bar is drawn every ten seconds, not at every step; speechbrain keeps its settings to itself."""
     logging.getLogger("speechbrain.utils.quirks").setLevel(logging.WARNING)
     if not sys.stderr.isatty():
         os.environ.setdefault("TQDM_MININTERVAL", "10")
@@ -69,6 +86,7 @@ def _compose_and_run(name: str, job: Job, full: str | None) -> None:
     from ttsadapt.config import paths
     from ttsadapt.config.resolvers import register
     from ttsadapt.config.schema import check
+    from ttsadapt.config.writing import unwritable
 
     def task(cfg: DictConfig) -> Any:
         with _environment(_FULL, full):
@@ -76,10 +94,10 @@ def _compose_and_run(name: str, job: Job, full: str | None) -> None:
                 check(cfg, name)
                 return _kept(job(cfg))
             except Exception as error:
-                line = _user_line(error)
+                line = _user_line(error) or unwritable(error, cfg)
                 _forget_empty(Path(cfg.paths.outputs))
                 if line is not None and not full and not _sweeping():
-                    raise SystemExit(_say(line, 1)) from error  # past Hydra, which would add a line of its own
+                    raise SystemExit(say(line, 1)) from error  # past Hydra, which would add a line of its own
                 error.__ttsadapt_job__ = True  # type: ignore[attr-defined]
                 raise
 
@@ -117,16 +135,18 @@ def _sweeping() -> bool:
 
 def _report(error: Exception, everything: bool) -> int:
     from ttsadapt.config.errors import one_line
+    from ttsadapt.config.writing import no_folder
 
     in_job = getattr(error, "__ttsadapt_job__", False)
-    line = None if everything else _user_line(error) if in_job else one_line(error)
+    line = None if everything else _user_line(error) if in_job else one_line(error) or no_folder(error)
     if line is not None:
-        return _say(line, 1)
+        return say(line, 1)
     if isinstance(error, BrokenPipeError) and not in_job:  # `--help | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 1
     if in_job and not everything:
         _trim(error)
+    _clear()
     traceback.print_exception(error)
     return 1
 
@@ -139,9 +159,24 @@ def _user_line(error: Exception) -> str | None:
     return " ".join(str(cause).split()) if cause is not None else None
 
 
-def _say(line: str, code: int) -> int:
-    print(f"error: {line}" if code == 1 else line, file=sys.stderr, flush=True)
+def say(line: str, code: int) -> int:
+    """Prints why a command ends with `code`, and gives it back."""
+    _clear()
+    if code == 1 or not _other_rank():  # all ranks of a run are stopped, one says so
+        print(f"error: {line}" if code == 1 else line, file=sys.stderr, flush=True)
     return code
+
+
+def _other_rank() -> bool:
+    return "WORLD_SIZE" in os.environ and os.environ.get("LOCAL_RANK", "0") != "0"
+
+
+def _clear() -> None:
+    """What is said begins on a line of its own: no bar stands before it."""
+    if "tqdm" in sys.modules:
+        from ttsadapt.bars import close_all
+
+        close_all()
 
 
 def _trim(error: Exception) -> None:

@@ -9,8 +9,8 @@ from omegaconf import Container, DictConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, InterpolationResolutionError, OmegaConfBaseException, ValidationError
 from yaml import YAMLError
 
-from ttsadapt.config import paths
 from ttsadapt.config.nearest import hint, nearest
+from ttsadapt.config.options import elsewhere, groups, options
 from ttsadapt.errors import UserError
 
 
@@ -58,22 +58,10 @@ def _missing_config(error: MissingConfigException) -> str:
     option = str(name.relative_to(group)) if group else str(name)
     if not error.missing_cfg_file or not group:
         return _first_line(error)
-    options = {*(error.options or ()), *_options(group)}
-    if not options and group not in _groups():
-        return f"{group}={option}: there is no config group {group!r}{hint(group, _groups())}"
-    return f"{group}={option}: there is no such option{hint(option, options)}"
-
-
-def _options(group: str) -> set[str]:
-    """Every option of a group, folders within it included."""
-    found = set()
-    for folder in (place / group for place in (paths.conf(), paths.root(), *paths.own())):
-        found |= {str(f.relative_to(folder).with_suffix("")) for f in folder.rglob("*.yaml")}
-    return found
-
-
-def _groups() -> set[str]:
-    return {f.name for f in paths.conf().iterdir() if f.is_dir()} | {"experiments"}
+    there = {*(error.options or ()), *options(group)}
+    if not there and group not in groups():
+        return f"{group}={option}: there is no config group {group!r}{hint(group, groups())}"
+    return f"{group}={option}: there is no such option{hint(option, there)}"
 
 
 def _ambiguous(message: str) -> str:
@@ -85,7 +73,7 @@ def _ambiguous(message: str) -> str:
 def _unreadable(error: OverrideParseException) -> str:
     reason = [line for line in error.message.splitlines() if line and not line.startswith(("Error parsing", "See "))]
     told = " ".join(reason[:1]).replace("missing EQUAL at '<EOF>'", "no = in it")
-    return f"cannot read {error.override!r}: {told}; write key=value, lists as [a,b], and quote it for the shell"
+    return f"cannot read {error.override!r}: {told}; write key=value, lists as [a,b], a text with such signs as 'key=\"...\"'"
 
 
 def _unknown_key(error: OmegaConfBaseException, outer: BaseException) -> str:
@@ -99,6 +87,8 @@ def _unknown_key(error: OmegaConfBaseException, outer: BaseException) -> str:
     missing, siblings = str(error.key), [str(k) for k in parent if k != "hydra"]
     everything, asked_part = _flat(parent._get_root()), str(error.full_key)
     told = "" if key == asked_part else f"{key}: "
+    if other := elsewhere(asked_part, parent._get_root()):
+        return f"{told}there is no key {asked_part}: {other}"
     if (close := nearest(missing, siblings)) is not None:
         rest = key[len(asked_part) :] if key.startswith(asked_part) else ""
         meant = _extended(everything, f"{path}.{close}" if path else close, rest)

@@ -25,7 +25,7 @@ _OFF: Final[dict[str, Any]] = {"stages": [], "remember": ["source"], "only": {"s
 _OFF_CHECKPOINT: Final[dict[str, Any]] = {"mode": "auto", "score": "last", "patience": None}
 _LARGE = 8 << 20  # bytes from which on a content hash is remembered
 
-Status = Literal["missing", "finished", "failed", "partial"]
+Status = Literal["missing", "finished", "failed", "stopped", "partial"]
 
 
 def run_id(cfg: DictConfig) -> str:
@@ -58,14 +58,14 @@ def run_folder(cfg: DictConfig) -> Path:
 
 
 def status(folder: Path) -> Status:
-    """How far the run in `folder` came; "partial": started, neither finished nor failed."""
+    """How far the run in `folder` came; "partial": started, and either at work or killed outright."""
     if not (folder / "summary.json").is_file():
         return "partial" if (folder / "config.yaml").is_file() or (folder / "checkpoints").is_dir() else "missing"
     try:
         said = read_json(folder / "summary.json").get("status")
     except UserError:  # cut short by something that does not write through `files`: run it again
         return "partial"
-    return said if said in ("finished", "failed") else "partial"
+    return said if said in ("finished", "failed", "stopped") else "partial"
 
 
 @lru_cache

@@ -275,7 +275,8 @@ def _check_arguments(node: Node, taken: Signature, where: str) -> None:
 def _check_value(value: Any, parameter: Parameter, key: str) -> None:
     if not accepts(value, parameter.annotation, parameter.module):
         shown = "null" if value is None else repr(value)
-        raise ConfigError(f"{key}={shown} does not fit: {_text(parameter)} is wanted")
+        listed = f": write {key}=[{value}]" if value is not None and accepts([value], parameter.annotation, parameter.module) else ""
+        raise ConfigError(f"{key}={shown} does not fit: {_text(parameter)} is wanted{listed}")
     nested = parameter.annotation and resolve(parameter.module, parameter.annotation)
     if isinstance(value, dict) and "_target_" not in value and nested and is_dataclass(nested.node):
         assert isinstance(nested.node, ast.ClassDef)

@@ -8,10 +8,10 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from tqdm import tqdm
 
 from ttsadapt.artifacts import Artifact
 from ttsadapt.backbones.base import Batch, Frontend, distinct
+from ttsadapt.bars import Bar
 from ttsadapt.data.utterance import Utterance
 from ttsadapt.errors import DataError, TooLong
 from ttsadapt.files import read_json, write_json
@@ -27,7 +27,7 @@ class Features(Artifact):
         tensors: dict[str, Tensor] = {}
         lengths: dict[str, dict[str, int]] = {}
         dropped = 0
-        for utterance in tqdm(self.utterances, f"features of {self.title}", unit="utt", leave=False):
+        for utterance in Bar(self.utterances, f"features of {self.title}", unit="utt", leave=False):
             try:
                 features = self.frontend(utterance)
             except TooLong:  # never cut: a model that learns from cut utterances learns not to stop
@@ -36,7 +36,7 @@ class Features(Artifact):
             lengths[utterance.id] = self.frontend.lengths(features)
             tensors |= {f"{utterance.id}/{name}": value.clone(memory_format=torch.contiguous_format) for name, value in features.items()}
         if dropped:
-            tqdm.write(f"{self.title}: {dropped} of {len(self.utterances)} utterances are longer than the model takes and were left out")
+            Bar.write(f"{self.title}: {dropped} of {len(self.utterances)} utterances are longer than the model takes and were left out")
         if not lengths:
             raise DataError(f"{self.title}: no utterance can be used ({dropped} are too long for the model)")
         save_file(tensors, folder / "features.safetensors")

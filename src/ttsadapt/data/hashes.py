@@ -7,8 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from contextlib import closing
 from pathlib import Path
 
-from tqdm import tqdm
-
+from ttsadapt.bars import Bar
 from ttsadapt.data.layouts.files import utf8, walk
 from ttsadapt.files import content_hash, digest
 
@@ -44,7 +43,7 @@ class Hashes:
             known = dict(_remembered(table, wanted))
             missing = [fact for name, fact in wanted.items() if name not in known]
             fresh: list[tuple[str, int, int, str]] = []
-            for fact in tqdm(missing, "hashing files", unit="file", leave=False, disable=len(missing) < _FLUSH):
+            for fact in Bar(missing, "hashing files", unit="file", leave=False, disable=len(missing) < _FLUSH):
                 known[fact[0]] = content_hash(Path(fact[0]))
                 fresh.append((*fact, known[fact[0]]))
                 if len(fresh) == _FLUSH:

@@ -9,9 +9,9 @@ import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from tqdm import tqdm
 
 from ttsadapt.backbones.base import Batch, Frontend
+from ttsadapt.bars import Bar
 from ttsadapt.data.features import FeatureSet
 from ttsadapt.data.utterance import Utterance
 from ttsadapt.errors import DataError, TooLong
@@ -73,7 +73,7 @@ class OnDemand(FeatureSet):
                 self.exact(utterance)
             except TooLong:
                 if not self._too_long:
-                    tqdm.write(f"{utterance}: longer than the model takes; such utterances are left out")
+                    Bar.write(f"{utterance}: longer than the model takes; such utterances are left out")
                 self._too_long.add(utterance)
         return utterance not in self._too_long
 

@@ -7,8 +7,8 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from tqdm import tqdm
 
+from ttsadapt.bars import Bar
 from ttsadapt.data.conditions import Clean, Condition
 from ttsadapt.data.espeak import PAUSE, RATE, Speech, engine
 from ttsadapt.data.pcm import resample, write_wav
@@ -48,7 +48,7 @@ def render(lines: Sequence[Line], folder: Path, rate: int, seed: int, processes:
         (folder / "wavs" / part).mkdir(parents=True, exist_ok=True)
     say = partial(_render, folder=folder, rate=rate, seed=seed)
     processes = min(processes, 1 + len(lines) // _WORTH_A_PROCESS)
-    bar = partial(tqdm, total=len(lines), desc="speaking the embedded corpus", unit="utt", leave=False)
+    bar = partial(Bar, total=len(lines), desc="speaking the embedded corpus", unit="utt", leave=False)
     if processes < 2:
         yield from bar(map(say, lines))
         return

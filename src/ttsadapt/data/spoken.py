@@ -6,10 +6,9 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from tqdm import tqdm
-
 from ttsadapt.artifacts import Artifact
 from ttsadapt.backbones.base import Backbone
+from ttsadapt.bars import Bar
 from ttsadapt.data import manifest
 from ttsadapt.data.audio import load, save
 from ttsadapt.data.utterance import Utterance
@@ -39,7 +38,7 @@ class Spoken(Artifact):
 
     def build(self, folder: Path) -> None:
         self._speak(folder)
-        kept = [u for u in (self._understood(self._in(folder, u)) for u in tqdm(self.script, "recognising", unit="utt", leave=False)) if u]
+        kept = [u for u in (self._understood(self._in(folder, u)) for u in Bar(self.script, "recognising", unit="utt", leave=False)) if u]
         if not kept:
             raise DataError(
                 f"generative rehearsal: none of the {len(self.script)} utterances that the base spoke is understood with at most "
@@ -61,7 +60,7 @@ class Spoken(Artifact):
 
     def _speak(self, folder: Path) -> None:
         left = [u for u in (self._in(folder, u) for u in self.script) if not u.audio.is_file()]
-        with tqdm(total=len(left), desc="the base speaks what is rehearsed", unit="utt", leave=False) as bar:
+        with Bar(total=len(left), desc="the base speaks what is rehearsed", unit="utt", leave=False) as bar:
             for start in range(0, len(left), TOGETHER):
                 some = left[start : start + TOGETHER]
                 # A request's seed is its own, so that a run that was killed in between says the same.

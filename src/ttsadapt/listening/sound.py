@@ -9,8 +9,8 @@ from typing import NamedTuple
 
 import numpy as np
 import soundfile
-from tqdm import tqdm
 
+from ttsadapt.bars import Bar
 from ttsadapt.data.bringing.loudness import loudness
 from ttsadapt.data.pcm import resample, sixteen_bits
 from ttsadapt.errors import DataError
@@ -51,7 +51,7 @@ def prepared(clips: Sequence[Clip], wanted: float, rate: int | None, form: str) 
     is limited. A silent clip stays silent.
     """
     with ThreadPoolExecutor(2) as pool:
-        raw = list(tqdm(pool.map(_read, clips), "clips of the listening test", len(clips), unit="clip", leave=False))
+        raw = list(Bar(pool.map(_read, clips), "clips of the listening test", len(clips), unit="clip", leave=False))
     common = rate or max(own for _, own in raw)
     if form == "opus":
         common = min((r for r in OPUS_RATES if r >= common), default=OPUS_RATES[-1])

@@ -9,9 +9,9 @@ import transformers
 from lightning.pytorch import Callback, LightningModule, Trainer
 from lightning.pytorch.utilities import rank_zero_only
 from torch.utils.hooks import RemovableHandle
-from tqdm import tqdm
 
 from ttsadapt.backbones.base import Backbone, to_device
+from ttsadapt.bars import Bar
 from ttsadapt.config.identity import code_hash
 from ttsadapt.data.features import FeatureSet
 from ttsadapt.data.module import AdaptationData
@@ -97,7 +97,7 @@ class PrefixCache(Callback):
     def _fill(self, learner: Learner, good: Sequence[Prefix], picked: Picked, device: torch.device) -> None:
         """Each utterance on its own: the same bits in whatever order a run, or the attempt that it resumes, meets them."""
         places = {features.key(i): (features, i) for features, ids in picked for i in ids}
-        bar = tqdm(places, "prefix cache", unit="utt", leave=False)
+        bar = Bar(places, "prefix cache", unit="utt", leave=False)
         order = sorted(places)
 
         def compute(key: str) -> Entry:
@@ -168,4 +168,4 @@ def made_by(learner: Learner, prefixes: Sequence[Prefix]) -> list[str]:
 
 @rank_zero_only
 def _say(line: str) -> None:
-    tqdm.write(line)
+    Bar.write(line)

@@ -13,8 +13,8 @@ import numpy as np
 import soundfile
 from matplotlib import colormaps
 from PIL import Image
-from tqdm import tqdm
 
+from ttsadapt.bars import Bar
 from ttsadapt.errors import DataError
 from ttsadapt.reports.study import Spoken
 from ttsadapt.reports.systems import System, Systems
@@ -55,7 +55,7 @@ def listening(systems: Systems) -> list[Listening]:
     spent = 0
     heard: list[Listening] = []
     chosen = choose(systems)
-    for spoken in tqdm(chosen, "audio for the page", unit="utt", leave=False, disable=len(chosen) < 2):
+    for spoken in Bar(chosen, "audio for the page", unit="utt", leave=False, disable=len(chosen) < 2):
         clips = _clips(systems, spoken)
         size = sum(len(c.audio) + len(c.picture) for c in clips)
         if heard and spent + size > BUDGET:

@@ -7,13 +7,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from tqdm import tqdm
 
 from ttsadapt.backbones.base import Batch, Frontend, Reference, Request
 from ttsadapt.backbones.cosyvoice.layout import NOTHING, SPEECH, TEXT, Layout, Row, paced, padded
 from ttsadapt.backbones.cosyvoice.text import Text
 from ttsadapt.backbones.pacing import Pacing
 from ttsadapt.backbones.speakers import evenly
+from ttsadapt.bars import Bar
 from ttsadapt.codecs.mel import MelSpectrogram
 from ttsadapt.data.audio import load
 from ttsadapt.data.utterance import Phone, Utterance, phone_times
@@ -112,7 +112,7 @@ class CosyVoiceFrontend(Frontend):
 
     def fit(self, utterances: Sequence[Utterance]) -> None:
         self.voices = self.speakers.fit(utterances)
-        spoken = {u.id: self.text.symbols(u) for u in tqdm(utterances, "text", unit="utt", leave=False)}
+        spoken = {u.id: self.text.symbols(u) for u in Bar(utterances, "text", unit="utt", leave=False)}
         self.text.fit(spoken.values(), {u.emotion for u in utterances})
         if self.pacing:
             self.pacing.fit(utterances, spoken)
@@ -120,7 +120,7 @@ class CosyVoiceFrontend(Frontend):
         self.pace = self.given_pace or (min(paces) / 1.5, max(paces) * 1.5)
         every = [*utterances, *self.heard]
         chosen = [every[i] for i in evenly(len(every), self.recordings)]
-        recordings = (load(u.audio, self.codec.sample_rate) for u in tqdm(chosen, "recordings", unit="utt", leave=False))
+        recordings = (load(u.audio, self.codec.sample_rate) for u in Bar(chosen, "recordings", unit="utt", leave=False))
         self.codec.fit(recordings, phone_times(chosen))
 
     @property

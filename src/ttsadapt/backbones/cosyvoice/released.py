@@ -9,9 +9,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 from torchaudio.compliance import kaldi
-from tqdm import tqdm
 
 from ttsadapt.backbones.speakers import spread
+from ttsadapt.bars import Bar
 from ttsadapt.data.audio import load
 from ttsadapt.data.utterance import Phone, Utterance
 from ttsadapt.errors import CheckpointError, DataError, TooLong
@@ -126,7 +126,7 @@ class CamPlus:
     def vectors(self, utterances: Sequence[Utterance]) -> dict[str, Tensor]:
         """{speaker: (E,)}, the mean over recordings."""
         rows: dict[str, list[Tensor]] = {}
-        for utterance in tqdm(spread(utterances, self.recordings), "voices", unit="utt", leave=False):
+        for utterance in Bar(spread(utterances, self.recordings), "voices", unit="utt", leave=False):
             rows.setdefault(utterance.speaker, []).append(self.measure(load(utterance.audio, RATE)))
         return {speaker: torch.stack(values).mean(0) for speaker, values in rows.items()}
 

@@ -7,13 +7,13 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
-from tqdm import tqdm
 
 from ttsadapt.backbones.base import Batch, Frontend, Reference, Request
 from ttsadapt.backbones.gpt_sovits.references import References
 from ttsadapt.backbones.gpt_sovits.table import PhoneTable
 from ttsadapt.backbones.pacing import Pacing
 from ttsadapt.backbones.speakers import evenly
+from ttsadapt.bars import Bar
 from ttsadapt.data.audio import load
 from ttsadapt.data.espeak import PAUSE
 from ttsadapt.data.utterance import Phone, Utterance, phone_times
@@ -115,14 +115,14 @@ class GptSovitsFrontend(Frontend):
         return int(self.max_seconds * self.codec.rate)
 
     def fit(self, utterances: Sequence[Utterance]) -> None:
-        spoken = {u.id: self.read(u) for u in tqdm(utterances, "phones", unit="utt", leave=False)}
+        spoken = {u.id: self.read(u) for u in Bar(utterances, "phones", unit="utt", leave=False)}
         if self.pacing:
             self.pacing.fit(utterances, spoken)
         chosen = [utterances[i] for i in evenly(len(utterances), self.recordings)]
         paces: list[float] = []
 
         def recordings() -> Iterable[Tensor]:
-            for utterance in tqdm(chosen, "recordings", unit="utt", leave=False):
+            for utterance in Bar(chosen, "recordings", unit="utt", leave=False):
                 audio = load(utterance.audio, self.codec.sample_rate)
                 paces.append(len(audio) / self.codec.sample_rate * self.codec.rate / len(spoken[utterance.id]))
                 yield audio

@@ -7,10 +7,10 @@ from typing import Any, Protocol
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from tqdm import tqdm
 
 from ttsadapt.backbones.base import Reference
 from ttsadapt.backbones.speakers import spread
+from ttsadapt.bars import Bar
 from ttsadapt.data.audio import load
 from ttsadapt.data.utterance import Utterance
 from ttsadapt.errors import DataError
@@ -62,7 +62,7 @@ class References:
             key = (utterance.speaker, utterance.emotion)
             if key not in self._known:
                 groups.setdefault(key, []).append(utterance)
-        added = {key: self._voice(group, codec, make) for key, group in tqdm(sorted(groups.items()), "voices", unit="voice", leave=False)}
+        added = {key: self._voice(group, codec, make) for key, group in Bar(sorted(groups.items()), "voices", unit="voice", leave=False)}
         found = {key: voice for key, voice in added.items() if voice is not None}
         for speaker in sorted({speaker for speaker, _ in added} - {speaker for speaker, _ in {**self._known, **found}}):
             least, most = self.within

@@ -11,9 +11,9 @@ from typing import Any
 import soundfile
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ttsadapt.artifacts import Artifact, ensure
+from ttsadapt.bars import Bar
 from ttsadapt.data.alignment.store import Store, key
 from ttsadapt.data.found import Rejected, Word
 from ttsadapt.data.utterance import Phone, Utterance
@@ -123,7 +123,7 @@ class Aligner(ABC):
     def _tell(self, confidence: float) -> None:
         self.sure.append(confidence)
         if len(self.sure) == _SOME and (middle := median(self.sure)) < self.poor:
-            tqdm.write(f"alignments are uncertain (median confidence {middle:.2f} of the first {_SOME}); {self.remedy}".rstrip("; "))
+            Bar.write(f"alignments are uncertain (median confidence {middle:.2f} of the first {_SOME}); {self.remedy}".rstrip("; "))
 
     @cached_property
     def _opened(self) -> bool:

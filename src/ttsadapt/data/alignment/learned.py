@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 from torch import Tensor
-from tqdm import tqdm
 
 from ttsadapt.artifacts import Artifact, ensure
+from ttsadapt.bars import Bar
 from ttsadapt.data.alignment.ctc import Acoustic
 from ttsadapt.data.utterance import Utterance
 from ttsadapt.errors import ConfigError, DataError
@@ -99,7 +99,7 @@ class _Learnt(Artifact):
 
     def _clips(self) -> list[Clip]:
         clips = []
-        for utterance, _ in tqdm(self.chosen, "recordings for the aligner", unit="utt", leave=False):
+        for utterance, _ in Bar(self.chosen, "recordings for the aligner", unit="utt", leave=False):
             samples, rate = soundfile.read(utterance.audio, dtype="float32", always_2d=True)
             audio = at_rate(torch.from_numpy(samples.mean(1)), rate)
             first, end = speech(audio)

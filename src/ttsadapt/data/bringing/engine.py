@@ -11,8 +11,8 @@ from statistics import median, quantiles
 from typing import Any
 
 import soundfile
-from tqdm import tqdm
 
+from ttsadapt.bars import Bar
 from ttsadapt.data import manifest
 from ttsadapt.data.bringing.item import Brought, bring, moved
 from ttsadapt.data.bringing.settings import Aligner, Bringing, Cutter
@@ -42,7 +42,7 @@ def bring_in(found: Iterable[Found | Rejected], folder: Path, how: Bringing) -> 
     """
     rejected: list[Rejected] = []
     take = partial(_accepted, rejected=rejected)
-    listed = list(take(tqdm(found, "looking for recordings", unit="utt", leave=False)))
+    listed = list(take(Bar(found, "looking for recordings", unit="utt", leave=False)))
     if how.segments is not None:
         listed = list(take(_pieces(listed, how.segments)))
     listed = list(take(_unique(listed)))
@@ -83,7 +83,7 @@ def _line(one: Rejected) -> str:
 
 
 def _pieces(found: Sequence[Found], cutter: Cutter) -> Iterator[Found | Rejected]:
-    for one in tqdm(found, "cutting long recordings", unit="utt", leave=False):
+    for one in Bar(found, "cutting long recordings", unit="utt", leave=False):
         try:
             whole = soundfile.info(one.utterance.audio).duration
         except (soundfile.LibsndfileError, OSError):  # said when it is brought in
@@ -162,7 +162,7 @@ def _results(found: Sequence[Found], folder: Path, how: Bringing) -> Iterator[Br
     left = [one for one, key in zip(found, keys) if not _there(done.get(key), _place(folder, one), how.sample_rate)]
     again = {id(one) for one in left}
     fresh = _fresh(left, [_place(folder, one) for one in left], how)
-    with journal, tqdm(total=len(found), initial=len(found) - len(left), desc="bringing in recordings", unit="utt", leave=False) as bar:
+    with journal, Bar(total=len(found), initial=len(found) - len(left), desc="bringing in recordings", unit="utt", leave=False) as bar:
         for one, key in zip(found, keys):
             if id(one) in again:
                 done[key] = next(fresh)
@@ -227,7 +227,7 @@ def _there(result: Brought | Rejected | None, path: Path, rate: int) -> bool:
 def _aligned(found: Sequence[Found], aligner: Aligner) -> Iterator[Found | Rejected]:
     if without := [one.utterance for one in found if not one.utterance.phones]:
         aligner.fit(without)
-    for one in tqdm(found, "aligning", unit="utt", leave=False):
+    for one in Bar(found, "aligning", unit="utt", leave=False):
         timed = one.utterance if one.utterance.phones else aligner.times(one.utterance)
         yield replace(timed, where=one.where) if isinstance(timed, Rejected) else replace(one, utterance=timed)
 

@@ -12,9 +12,9 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor
-from tqdm import tqdm
 
 from ttsadapt.artifacts import Artifact
+from ttsadapt.bars import Bar
 from ttsadapt.codecs.griffin_lim import GriffinLim
 from ttsadapt.codecs.mel import MelSpectrogram
 from ttsadapt.data import manifest
@@ -61,7 +61,7 @@ class Clips(Artifact):
         starts: dict[str, float] = {}
         with reproducible():
             vocoder = GriffinLim(MelSpectrogram(RATE), iterations=16, updates=4)
-            for key, utterance, copy in tqdm(self._plan(), "recordings for the judges", unit="clip", leave=False):
+            for key, utterance, copy in Bar(self._plan(), "recordings for the judges", unit="clip", leave=False):
                 audio = recording(utterance.audio)
                 first, end = speech(audio)
                 audio = levelled(audio[first:end])

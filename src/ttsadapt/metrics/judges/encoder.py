@@ -11,8 +11,8 @@ from speechbrain.lobes.models.ECAPA_TDNN import ECAPA_TDNN, Classifier
 from speechbrain.nnet.losses import AdditiveAngularMargin, LogSoftmaxWrapper
 from torch import Tensor, nn
 from torchaudio.transforms import MelSpectrogram
-from tqdm import tqdm
 
+from ttsadapt.bars import Bar
 from ttsadapt.data.utterance import Utterance
 from ttsadapt.errors import UserError
 from ttsadapt.metrics.judges.clips import Clip
@@ -122,7 +122,7 @@ def embed(model: nn.Module, audio: Tensor) -> Tensor | None:
 
 
 def embedded(model: nn.Module, clips: Sequence[Clip], title: str) -> list[tuple[Clip, Tensor]]:
-    found = [(clip, embed(model, clip.audio)) for clip in tqdm(clips, title, unit="clip", leave=False)]
+    found = [(clip, embed(model, clip.audio)) for clip in Bar(clips, title, unit="clip", leave=False)]
     return [(clip, vector) for clip, vector in found if vector is not None]
 
 

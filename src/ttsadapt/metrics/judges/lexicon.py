@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from rapidfuzz.distance import Levenshtein
-from tqdm import tqdm
 
 from ttsadapt.artifacts import Artifact
+from ttsadapt.bars import Bar
 from ttsadapt.data import manifest
 from ttsadapt.data.utterance import Utterance
 from ttsadapt.errors import UserError
@@ -74,7 +74,7 @@ class Lexicon(Artifact):
         entries, names = self._entries(self._stored), self._stored["names"]
         wrong: Counter[str] = Counter()
         total: Counter[str] = Counter()
-        for clip in tqdm(self.recogniser.clips.held_out(), "words on held-out recordings", unit="clip", leave=False):
+        for clip in Bar(self.recogniser.clips.held_out(), "words on held-out recordings", unit="clip", leave=False):
             wanted = [names.get(w, w) for w in words_of(clip.utterance.text)]
             name = f"{'vocoded' if clip.vocoded else 'recordings'}/{clip.group}"
             likely = self.recogniser.likelihoods(clip.audio)
@@ -87,7 +87,7 @@ def _alone(utterances: Sequence[Utterance]) -> dict[str, tuple[str, ...]]:
     """{word: its phones in isolation}; a word that nothing can be said of has none."""
     wanted = dict.fromkeys((w, u.language) for u in utterances for w in words_of(u.text))
     found: dict[str, tuple[str, ...]] = {}
-    for word, language in tqdm(wanted, "how words are said", unit="word", leave=False):
+    for word, language in Bar(wanted, "how words are said", unit="word", leave=False):
         try:
             phonemize(word, language)
         except UserError:

@@ -14,8 +14,8 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor, nn
 from torchaudio.transforms import MelSpectrogram
-from tqdm import tqdm
 
+from ttsadapt.bars import Bar
 from ttsadapt.data.espeak import PAUSE
 from ttsadapt.data.utterance import Utterance
 from ttsadapt.metrics.judges.clips import Clip
@@ -156,7 +156,7 @@ def _examine(model: nn.Module, phones: Sequence[str], clips: Iterable[Clip]) -> 
     """Phone error rate in % by set, micro-averaged; vocoded copies apart."""
     wrong: dict[str, int] = {}
     total: dict[str, int] = {}
-    for clip in tqdm(list(clips), "recogniser on held-out recordings", unit="clip", leave=False):
+    for clip in Bar(list(clips), "recogniser on held-out recordings", unit="clip", leave=False):
         name = f"{'vocoded' if clip.vocoded else 'recordings'}/{clip.group}"
         wanted = phones_of(clip.utterance)
         if not wanted:

@@ -7,8 +7,8 @@ from speechbrain.augment.time_domain import AddNoise
 from speechbrain.processing.signal_processing import reverberate
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
-from tqdm import tqdm
 
+from ttsadapt.bars import Bar
 from ttsadapt.metrics.judges.clips import Clip
 from ttsadapt.metrics.signal import RATE
 
@@ -91,7 +91,7 @@ def fit(model: nn.Module, loss: Loss, batch: Iterator[list[Clip]], steps: int, l
     optimizer = torch.optim.AdamW(model.parameters(), lr, weight_decay=0.01)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, lr, total_steps=max(steps, 4), pct_start=0.2)
     model.train()
-    for step in tqdm(range(steps), title, unit="step", leave=False):
+    for step in Bar(range(steps), title, unit="step", leave=False):
         optimizer.zero_grad()
         loss(next(batch), step / steps).backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)

@@ -2,6 +2,7 @@
 
 import os
 import signal
+from collections.abc import Mapping
 from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
@@ -26,6 +27,7 @@ from ttsadapt.files import digest, replacing, write_json
 from ttsadapt.learner import Learner, adapt, idle
 from ttsadapt.loggers.base import RunLogger, Used
 from ttsadapt.metrics.available import assembled
+from ttsadapt.metrics.base import UtteranceMetric
 from ttsadapt.provenance import Stopwatch, provenance
 from ttsadapt.scoring import judge_needs, refuse_unknown_sets, score_run
 from ttsadapt.stopping import last_words
@@ -79,6 +81,21 @@ def refuse_impossible(cfg: DictConfig) -> None:
     refuse_certain_clashes(strategies)
 
 
+def prepare_data(assembly: Assembly, metrics: Mapping[str, UtteranceMetric], ears: Mapping[str, UtteranceMetric]) -> None:
+    """The corpora; and everything that can be told from them to go wrong hours later is refused now."""
+    cfg = assembly.cfg
+    ensure(assembly.corpus)
+    if cfg.strategy:
+        refuse_unusable(assembly)
+    ensure(*assembly.corpora)
+    if "source.test" in assembly.names() and "source.test" not in assembly.corpus.names() and is_main():
+        print(f"source: {assembly.corpus.name} has none, so it is what the base was pretrained on ({assembly.before.name})", flush=True)
+    if metrics:
+        refuse_unknown_sets(assembly)
+    if cfg.strategy:
+        refuse_best_of_none(cfg, ears, valid_sets(assembly))
+
+
 def refuse_unusable(assembly: Assembly) -> None:
     """DataError when the backbone cannot learn from these recordings: seen in the first of them, before a base or its data are made."""
     if (name := f"{assembly.learnt}.train") in assembly.corpus.names():
@@ -91,16 +108,7 @@ def _train(cfg: DictConfig, folder: Path) -> float | None:
     assembly = Assembly(cfg)
     metrics = assembled(cfg.metric)
     ears = listeners(cfg) if cfg.strategy else {}
-    ensure(assembly.corpus)
-    if cfg.strategy:
-        refuse_unusable(assembly)
-    ensure(*assembly.corpora)  # what follows reads them
-    if "source.test" in assembly.names() and "source.test" not in assembly.corpus.names() and is_main():
-        print(f"source: {assembly.corpus.name} has none, so it is what the base was pretrained on ({assembly.before.name})", flush=True)
-    if metrics:
-        refuse_unknown_sets(assembly)
-    if cfg.strategy:
-        refuse_best_of_none(cfg, ears, valid_sets(assembly))
+    prepare_data(assembly, metrics, ears)
     ensure(*assembly.needs(), *judge_needs(assembly, metrics), *judge_needs(assembly, ears))
     learner, claims = build_learner(assembly)
     if claims and not assembly.pretrained and set(cfg.strategy) != {"full"} and is_main():

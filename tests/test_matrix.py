@@ -44,7 +44,7 @@ def made(tmp_path, monkeypatch):
         models = [Model(name, CFG, tmp_path / name) for name in ("untuned", "stage")]
         task = Task("anna", "target", CFG, tmp_path / "stage", True)
         for one in (*models, task):
-            one.__dict__["assembly"] = SimpleNamespace(cfg=CFG, corpus=corpus, cache=tmp_path / "cache")
+            one.__dict__["assembly"] = SimpleNamespace(cfg=CFG, corpus=corpus, judged=corpus.folder, cache=tmp_path / "cache")
         return Matrix(models, [task]).summary()["metrics"]["m"], spoken
 
     return of

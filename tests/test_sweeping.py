@@ -2,6 +2,7 @@
 
 import csv
 import json
+import os
 from types import SimpleNamespace
 
 import pytest
@@ -69,8 +70,9 @@ def spoken(mini):
     """A finished run of a model that draws its tokens, trained hardly at all."""
     from ttsadapt.run import train
 
-    shorter = ("trainer.max_steps=2", "trainer.val_every=2", "metric=[]", "base=null", "strategy=[lora]", "study=sampled")
-    asked = ("backbone=qwen_tts_tiny", *smaller("qwen_tts_tiny"), *shorter)
+    shorter = ("trainer.max_steps=2", "trainer.val_every=2", "metric=[]", "base=null", "strategy=[lora]")
+    own = f"study=sampled{os.environ.get('PYTEST_XDIST_WORKER', '')}"  # workers that share a run would sweep it at once
+    asked = ("backbone=qwen_tts_tiny", *smaller("qwen_tts_tiny"), *shorter, own)
     cfg = mini(*asked, small=False)
     train(cfg)
     return cfg, run_folder(cfg)
@@ -133,7 +135,8 @@ def test_the_model_and_the_runs_files_stay_as_they_were(spoken):
 def test_the_page_of_the_study_shows_it(spoken):
     from ttsadapt.reports import build
 
-    _, folder = spoken
+    cfg, folder = spoken
+    sweep(cfg, folder, grid={"temperature": [0.1, 2.0]})
     page = build(folder.parent).read_text()
     assert 'id="decoding"' in page and "best at temperature" in page and "the run's own".replace("'", "&#39;") in page
     assert "Settings of decoding" in (folder.parent / "report.md").read_text()

@@ -110,7 +110,9 @@ def untuned(tmp_path):
     write_scores(tmp_path / "run/scores.csv", [row("target", u.id, 1.0, better="higher") | about for u in utterances])
     (tmp_path / "run/summary.json").write_text(json.dumps({"judges": {"old": {}}, "name": "base"}))
     cfg = OmegaConf.create({"evaluation": {"sets": ["target"], "seeds": [0], "limit": None}})
-    assembly = SimpleNamespace(cfg=cfg, corpus=SimpleNamespace(folder=tmp_path), cache=tmp_path, utterances=lambda name: utterances)
+    assembly = SimpleNamespace(
+        cfg=cfg, corpus=SimpleNamespace(folder=tmp_path), judged=tmp_path, cache=tmp_path, utterances=lambda name: utterances
+    )
     return assembly, SimpleNamespace(folder=tmp_path / "run", lock=FileLock(tmp_path / "run/.lock"))
 
 

@@ -62,7 +62,7 @@ def utterances(tmp_path):
 class Corpus:
     def __init__(self, folder):
         self.corpus, self.cache = self, folder
-        self.folder = folder
+        self.folder = self.judged = folder
         self.cfg = OmegaConf.create({"evaluation": {"seeds": [5, 9]}})
 
 

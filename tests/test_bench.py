@@ -60,7 +60,7 @@ def test_every_case_has_a_small_size():
 
 @pytest.mark.parametrize("name", SMALL)
 def test_a_case_runs_small_and_leaves_its_tables(name, outputs):
-    asks = name == "hyper_small"  # a process a side takes its time, and asks every case for its sides in the same way
+    asks = name == "learner_small"  # of two sides: a process a side takes its time, and asks every case for its sides in the same way
     options = [f"bench={name}", "pairs=1", "threads=1", f"memory={asks}", f"hydra.run.dir={outputs}/bench/{name}"]
     command = [sys.executable, "-m", "ttsadapt", "bench", *options]
     done = subprocess.run(command, capture_output=True, text=True)
